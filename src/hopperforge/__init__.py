@@ -1,0 +1,3 @@
+"""hopperforge: FlashAttention-3, compiled once, bound many times."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,102 @@
+"""Every error hopperforge raises on purpose.
+
+An error says what happened in one sentence, may add indented detail, and may name the next command to type.
+Each class owns one exit code; `cli` is the only place that prints an error or exits.
+Codes 1 (a bug of ours) and 130 (interrupted) have no class: they belong to no stage.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+BUG_EXIT_CODE = 1
+INTERRUPTED_EXIT_CODE = 130
+
+
+class HopperforgeError(Exception):
+    """Base of all deliberate errors: a sentence, detail lines, and a hint the user can type."""
+
+    exit_code: ClassVar[int]
+    meaning: ClassVar[str]
+
+    def __init__(self, sentence: str, *, detail: Sequence[str] = (), hint: str | None = None) -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+        self.detail = tuple(detail)
+        self.hint = hint
+
+    def __str__(self) -> str:
+        """The printed form: the sentence, the detail indented by two blanks, the hint last."""
+        lines = [self.sentence, *(f"  {line}" for line in self.detail)]
+        if self.hint is not None:
+            lines.append(f"hint: {self.hint}")
+        return "\n".join(lines)
+
+
+class InputError(HopperforgeError):
+    """Words, matrix.yaml, a recipe or upstream.yaml are wrong; `detail` lists every problem found."""
+
+    exit_code = 2
+    meaning = "the words typed or a configuration file are wrong"
+
+
+class NothingToBuildError(HopperforgeError):
+    """No candidate cell was accepted; `detail` gives the reasons and the nearest cell."""
+
+    exit_code = 3
+    meaning = "no cell of the matrix fits what was asked"
+
+
+class SourceError(HopperforgeError):
+    """The source could not be fetched, does not match its hash, or a patch does not apply."""
+
+    exit_code = 4
+    meaning = "source, hash or patch"
+
+
+class ToolError(HopperforgeError):
+    """An engine, a toolkit or a host compiler is missing or not what it should be."""
+
+    exit_code = 5
+    meaning = "engine, toolkit or host compiler"
+
+
+class CompileError(HopperforgeError):
+    """A compiler failed; `detail` holds the last lines of its output and the path of the log."""
+
+    exit_code = 6
+    meaning = "compilation"
+
+
+class RepairError(HopperforgeError):
+    """auditwheel could not give the wheel a platform tag."""
+
+    exit_code = 7
+    meaning = "wheel repair"
+
+
+class GateError(HopperforgeError):
+    """A gate failed; the package stays outside the wheelhouse."""
+
+    exit_code = 8
+    meaning = "a gate failed"
+
+
+class PublishError(HopperforgeError):
+    """The target refused the package, or the package may not be published."""
+
+    exit_code = 9
+    meaning = "publishing was refused"
+
+
+class SmokeError(HopperforgeError):
+    """The smoke tests failed on the GPU, or no GPU answered."""
+
+    exit_code = 10
+    meaning = "the GPU smoke tests failed"
+
+
+class StorageError(HopperforgeError):
+    """A folder of hopperforge cannot be written: disk full, read-only, or someone else's."""
+
+    exit_code = 11
+    meaning = "a folder of hopperforge cannot be written"

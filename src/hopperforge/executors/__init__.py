@@ -1,0 +1,1 @@
+"""Who places units on cores and machines."""

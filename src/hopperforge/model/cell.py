@@ -1,0 +1,102 @@
+"""Cells of the matrix, the builds that serve them, and the plan that holds both."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from hopperforge.model.recipe import Recipe
+from hopperforge.model.profile import Profile
+from hopperforge.model.request import Kernels, ToolkitChoice
+from hopperforge.model.versions import CudaVersion, PythonVersion, TorchVersion
+
+
+class AbiClass(StrEnum):
+    """How tightly a build is tied to torch: by the stable ABI (any torch >= the floor) or to one release line."""
+
+    STABLE = "stable"
+    PER_TORCH = "per-torch"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Cell:
+    """One point of the matrix."""
+
+    recipe: str
+    profile: str
+    cuda: CudaVersion
+    torch: TorchVersion
+    python: PythonVersion
+    platform: str
+
+    def __str__(self) -> str:
+        return f"{self.recipe}/{self.profile} cuda {self.cuda} torch {self.torch} python {self.python} {self.platform}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """A cell that can be built; `runtime` is the CUDA of the torch build it was paired with."""
+
+    cell: Cell
+    runtime: CudaVersion
+    abi: AbiClass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected:
+    """A cell that cannot be built, and why, in one sentence."""
+
+    cell: Cell
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Build:
+    """The thing that serves one or more cells with the same bytes; `torch` is what the front binds against."""
+
+    recipe: Recipe
+    profile: Profile
+    cuda: CudaVersion
+    torch: TorchVersion
+    abi: AbiClass
+    platform: str
+    kernels: Kernels
+    cells: tuple[Accepted, ...]
+
+    @property
+    def local_label(self) -> str:
+        """What the user must match: the CUDA, the torch where it matters, the profile unless it is the default."""
+        parts = [self.cuda.label]
+        if self.abi is AbiClass.PER_TORCH:
+            parts[0] += f"torch{self.torch.major}"
+            parts.append(str(self.torch.minor))
+        if self.profile.name != self.recipe.default_profile:
+            parts += self.profile.name.split("-")
+        return ".".join(parts)
+
+    @property
+    def version(self) -> str:
+        """The wheel's full version: 3.0.0+cu130."""
+        return f"{self.recipe.package.version}+{self.local_label}"
+
+    def __str__(self) -> str:
+        return f"{self.recipe.name}/{self.profile.name} {self.local_label}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Default:
+    """A word that was not given: the value taken, and why."""
+
+    value: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a request comes to, complete before the first process starts."""
+
+    builds: tuple[Build, ...]
+    rejected: tuple[Rejected, ...]
+    defaults: Mapping[str, Default]
+    engine: str
+    executor: str
+    toolkit: ToolkitChoice

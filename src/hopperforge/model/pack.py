@@ -1,0 +1,77 @@
+"""Units of compilation and the kernel pack they make together."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hopperforge.model.keys import content_key
+
+PACK_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Unit:
+    """One `.cu` file of a profile: its path in the source tree and nvcc's arguments (no input, no output)."""
+
+    path: str
+    arguments: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The file name without folder and suffix: flash_fwd_hdim128_bf16_sm90."""
+        return Path(self.path).stem
+
+    @property
+    def gencodes(self) -> int:
+        """How many GPU targets one compile of the unit makes; nvcc's own threads help only above one."""
+        return sum(argument in ("-gencode", "--generate-code") for argument in self.arguments)
+
+
+def unit_key(unit: Unit, *, kernel_tree: str, toolkit_key: str, compiler_key: str, image: str) -> str:
+    """The key of a unit's object: everything that changes its bytes and nothing else."""
+    return content_key(
+        "unit",
+        {
+            "path": unit.path,
+            "arguments": unit.arguments,
+            "kernel_tree": kernel_tree,
+            "toolkit": toolkit_key,
+            "host_compiler": compiler_key,
+            "image": image,
+        },
+    )
+
+
+def pack_key(unit_keys: Mapping[str, str]) -> str:
+    """The key of a pack from the keys of its units by path."""
+    return content_key("pack", {"format": PACK_FORMAT, "units": sorted(unit_keys.values())})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What compiling a unit took: wall seconds, and peak resident bytes of the largest compiler process."""
+
+    seconds: float
+    peak_rss: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackedUnit:
+    """One object of a pack: its unit's path and key, the object's sha256 and size, and what it cost (None: unknown)."""
+
+    path: str
+    key: str
+    sha256: str
+    size: int
+    cost: Cost | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelPack:
+    """The objects of one (pin, patches, profile, toolkit, host compiler); `archive` is the deterministic tar."""
+
+    key: str
+    sha256: str
+    archive: Path
+    units: tuple[PackedUnit, ...]
+    compiled: int

@@ -1,0 +1,44 @@
+"""Profiles: named sets of upstream feature switches, and what they leave in."""
+
+from dataclasses import dataclass
+from typing import Final
+
+HEAD_DIMS: Final = (64, 96, 128, 192, 256)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """Upper bounds a package must keep, in bytes: the wheel and the shared library in it."""
+
+    wheel: int
+    library: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """What is compiled in.
+
+    `switches` are upstream's names without prefix (DISABLE_PAGEDKV); `architectures` are what cuobjdump must
+    find in the library (sm_80, sm_90a).
+    """
+
+    name: str
+    summary: str
+    switches: frozenset[str]
+    architectures: frozenset[str]
+    budget: Budget
+
+    def disables(self, feature: str) -> bool:
+        """Whether `feature` (BACKWARD, HDIM64, ...) is switched off."""
+        return f"DISABLE_{feature}" in self.switches
+
+    @property
+    def head_dims(self) -> tuple[int, ...]:
+        """Head dimensions compiled in; upstream rounds others up to the next of these."""
+        return tuple(dim for dim in HEAD_DIMS if not self.disables(f"HDIM{dim}"))
+
+    @property
+    def dtypes(self) -> tuple[str, ...]:
+        """Element types compiled in, by upstream's short names; bf16 cannot be switched off."""
+        optional = (("fp16", "FP16"), ("e4m3", "FP8"))
+        return ("bf16", *(name for name, feature in optional if not self.disables(feature)))

@@ -1,0 +1,40 @@
+"""Recipes: what to build, as recipes/<name>/recipe.yaml declares it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from hopperforge.model.profile import Profile
+
+
+class Cudart(StrEnum):
+    """How the CUDA runtime is linked: into the library, or named in DT_NEEDED."""
+
+    STATIC = "static"
+    SHARED = "shared"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackageNames:
+    """The names users meet: on the index, in `import`, and the interface module."""
+
+    distribution: str
+    package: str
+    module: str
+    version: str
+    summary: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """One product over the kernels; `needed` is the exact set of non-system libraries in DT_NEEDED."""
+
+    name: str
+    folder: Path
+    pin: str
+    package: PackageNames
+    cudart: Cudart
+    needed: frozenset[str]
+    default_profile: str
+    profiles: Mapping[str, Profile]

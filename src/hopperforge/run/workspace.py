@@ -1,0 +1,62 @@
+"""Where a run keeps its things, and the environment it was started in."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hopperforge.report import Reporter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workspace:
+    """Folders and the outside world, read once in `cli` and handed down.
+
+    `project` is the checkout (matrix.yaml, recipes/, patches/, flash-attention/); `cache` everything that can be
+    fetched or made again; `wheelhouse` finished packages with their records; `environ` the process environment.
+    """
+
+    project: Path
+    cache: Path
+    wheelhouse: Path
+    environ: Mapping[str, str]
+    reporter: Reporter
+
+    @property
+    def files(self) -> Path:
+        """Downloads, each in a folder named by its sha256."""
+        return self.cache / "files"
+
+    @property
+    def sources(self) -> Path:
+        """Verified upstream sources, by pin."""
+        return self.cache / "sources"
+
+    @property
+    def patched(self) -> Path:
+        """Patched sources, by the hash of source and patches."""
+        return self.cache / "patched"
+
+    @property
+    def toolkits(self) -> Path:
+        """Toolkits unpacked from the registry."""
+        return self.cache / "toolkits"
+
+    @property
+    def torches(self) -> Path:
+        """Headers and link libraries of torch, unpacked from its wheels."""
+        return self.cache / "torches"
+
+    @property
+    def store(self) -> Path:
+        """The content-addressed object store: objects, packs, costs."""
+        return self.cache / "store"
+
+    @property
+    def work(self) -> Path:
+        """Folders of work under way; safe to delete when nothing runs."""
+        return self.cache / "work"
+
+    @property
+    def logs(self) -> Path:
+        """Logs of processes, kept after a failure and a success alike."""
+        return self.cache / "logs"
