@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from hopperforge.model.recipe import Recipe
 from hopperforge.model.profile import Profile
+from hopperforge.model.recipe import Recipe
 from hopperforge.model.request import Kernels, ToolkitChoice
 from hopperforge.model.versions import CudaVersion, PythonVersion, TorchVersion
 
