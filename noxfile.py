@@ -1,0 +1,95 @@
+"""The front door. Every session only installs hopperforge and calls its verb of the same name."""
+
+import nox
+
+nox.needs_version = ">=2024.10.9"
+nox.options.sessions = ["lint", "typecheck", "tests"]
+nox.options.reuse_existing_virtualenvs = True
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+
+
+def groups(*names: str) -> tuple[str, ...]:
+    """List the requirements of dependency groups."""
+    return nox.project.dependency_groups(PROJECT, *names)
+
+
+def run(session: nox.Session, *command: str) -> None:
+    """Run `command` with time to clean up after Ctrl-C; without, compilers and half-made folders would stay."""
+    session.run(*command, *session.posargs, interrupt_timeout=60, terminate_timeout=20)
+
+
+def verb(session: nox.Session, name: str) -> None:
+    """Run `hopperforge NAME` with the words given after `--`."""
+    session.install("--quiet", "-e", ".")
+    run(session, "hopperforge", name)
+
+
+@nox.session(default=False)
+def plan(session: nox.Session) -> None:
+    """Show what would be built, and why, without building it."""
+    verb(session, "plan")
+
+
+@nox.session(default=False)
+def fetch(session: nox.Session) -> None:
+    """Fetch and verify the pinned upstream source."""
+    verb(session, "fetch")
+
+
+@nox.session(default=False)
+def patch(session: nox.Session) -> None:
+    """Apply the patch series and list the units of a profile."""
+    verb(session, "patch")
+
+
+@nox.session(default=False)
+def build(session: nox.Session) -> None:
+    """Build packages into wheelhouse/: nox -s build -- cuda=13.0 torch=2.11."""
+    verb(session, "build")
+
+
+@nox.session(default=False)
+def verify(session: nox.Session) -> None:
+    """Import a wheel against a real torch and join the result to its record: wheel=FILE torch=2.11."""
+    verb(session, "verify")
+
+
+@nox.session(default=False)
+def smoke(session: nox.Session) -> None:
+    """Run a recipe's smoke tests on this machine's GPU: wheel=FILE interpreter=python3."""
+    verb(session, "smoke")
+
+
+@nox.session(default=False)
+def record(session: nox.Session) -> None:
+    """Join the result of a smoke run to the wheel's record: gpu.json."""
+    verb(session, "record")
+
+
+@nox.session(default=False)
+def clean(session: nox.Session) -> None:
+    """Remove what can be made again: what=work, cache or wheelhouse."""
+    verb(session, "clean")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and layout."""
+    session.install("--quiet", *groups("lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def typecheck(session: nox.Session) -> None:
+    """Check types, strictly."""
+    session.install("--quiet", "-e", ".", *groups("type", "test"))
+    session.run("mypy")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run every test this machine can run: units in milliseconds, then the real thing from real source."""
+    session.install("--quiet", "-e", ".", *groups("test"))
+    run(session, "pytest", "--integration")

@@ -1,0 +1,205 @@
+"""The torch front: upstream's API file, bound to a kernel pack and to torch's headers, as a wheel.
+
+Upstream's patched setup.py does the binding (see setup_shim). torch comes as the unpacked headers and libraries
+of its wheel; nothing is imported from it.
+"""
+
+import shutil
+import sys
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+from hopperforge.errors import CompileError, InputError
+from hopperforge.model.cell import AbiClass, Build
+from hopperforge.model.keys import content_key
+from hopperforge.model.machine import Sizing
+from hopperforge.model.matrix import TorchFact
+from hopperforge.model.pack import KernelPack
+from hopperforge.model.recipe import Cudart
+from hopperforge.model.request import Kernels
+from hopperforge.model.toolkit import HostCompiler, PinnedFile, Toolkit, ToolkitFact
+from hopperforge.model.upstream import PatchedSource
+from hopperforge.model.wheel import RawWheel
+from hopperforge.run.files import sha256_file, storage_guard, temporary_folder, write_atomic
+from hopperforge.run.process import run
+from hopperforge.run.workspace import Workspace
+from hopperforge.setup_job import SHIM, ApiJob, job_environment, write_job
+
+from hopperforge.stages.patch import lay_out
+from hopperforge.stages.torch_kit import TorchKit
+from hopperforge.store.packs import read_pack
+
+# Distributions whose version shows in the wheel's bytes.
+WRITERS: Final = ("setuptools", "auditwheel")
+
+_CUDART: Final = {
+    Cudart.STATIC: ("-l:libcudart_static.a", "-ldl", "-lrt", "-lpthread"),
+    Cudart.SHARED: ("-lcudart",),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrontInputs:
+    """What decides a torch front's bytes, beside the kernels."""
+
+    build: Build
+    source: PatchedSource
+    toolkit: Toolkit
+    toolkit_fact: ToolkitFact
+    compiler: HostCompiler
+    torch_fact: TorchFact
+
+    @property
+    def torch_wheel(self) -> PinnedFile:
+        """The torch build the front binds against; the matrix names one for every torch a build can have."""
+        if self.torch_fact.wheel is None:
+            raise InputError(
+                f"matrix.yaml pins no wheel for torch {self.torch_fact.version}", hint="add `wheel:` to that torch"
+            )
+        return self.torch_fact.wheel
+
+
+def link_arguments(build: Build, toolkit_root: str, torch_lib: str) -> tuple[str, ...]:
+    """Make the link's arguments after the objects.
+
+    torch's libraries are named although the linker sees few uses of them: without them in DT_NEEDED an import
+    before torch's own would fail with undefined symbols.
+    """
+    needed = tuple(f"-l:{name}" for name in sorted(build.recipe.needed))
+    return (
+        "-Wl,--no-as-needed",
+        f"-L{torch_lib}",
+        *needed,
+        "-Wl,--as-needed",
+        f"-L{toolkit_root}/lib64",
+        *_CUDART[build.recipe.cudart],
+        f"-Wl,--version-script={SHIM / 'exports.map'}",
+        "-Wl,--exclude-libs,ALL",
+        "-Wl,--build-id=sha1",
+        "-Wl,--gc-sections",
+        "-Wl,-z,relro,-z,now",
+        "-Wl,--strip-all",
+    )
+
+
+def build_key(inputs: FrontInputs, kernels: str) -> str:
+    """Key a package by everything that changes its bytes; `kernels` is the key of its pack, or of its sources inline.
+
+    Places are left out: the link's arguments are keyed with names in place of folders.
+    """
+    build = inputs.build
+    return content_key(
+        "build",
+        {
+            "kernels": kernels,
+            "mode": build.kernels,
+            "front_tree": inputs.source.front_tree,
+            "front_files": {path.name: sha256_file(path) for path in _front_files(build)},
+            "link": link_arguments(build, "TOOLKIT", "TORCH"),
+            "switches": sorted(build.profile.switches),
+            "version": build.version,
+            "summary": build.recipe.package.summary,
+            "torch_wheel": inputs.torch_wheel.sha256,
+            "toolkit": inputs.toolkit.key,
+            "host_compiler": inputs.compiler.key,
+            "epoch": inputs.source.pin.epoch,
+            "driver": inputs.toolkit_fact.driver,
+            "writers": {name: version(name) for name in WRITERS},
+        },
+    )
+
+
+def _front_files(build: Build) -> list[Path]:
+    """List hopperforge's own files that go into the package or shape it."""
+    folder = build.recipe.folder
+    own = [*(folder / "python").rglob("*.py"), folder / "README.md", *(path for path in SHIM.rglob("*.*"))]
+    return sorted(path for path in own if path.is_file() and path.suffix != ".pyc")
+
+
+def bind(
+    inputs: FrontInputs, pack: KernelPack | None, torch: TorchKit, *, sizing: Sizing, out: Path, workspace: Workspace
+) -> RawWheel:
+    """Make the wheel in `out`, tagged for the machine it was linked on.
+
+    Without a pack upstream's own build compiles the kernels too. Raises CompileError.
+    """
+    build = inputs.build
+    log = workspace.logs / "front" / f"{build.recipe.name}-{build.version}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    workspace.work.mkdir(parents=True, exist_ok=True)
+    with storage_guard(workspace.work), temporary_folder(workspace.work, "front-") as folder:
+        lay_out(inputs.source, folder)
+        _add_own_files(inputs, folder)
+        env = job_environment(
+            write_job(folder, _job(inputs, pack, torch, sizing, folder)), build.profile, workspace.environ
+        )
+        env |= {"SOURCE_DATE_EPOCH": str(inputs.source.pin.epoch), "NVCC_THREADS": str(sizing.nvcc_threads)}
+        done = run(
+            [sys.executable, "setup.py", "bdist_wheel", "--dist-dir", out],
+            cwd=folder / "hopper",
+            env=env,
+            log=log,
+            on_line=lambda line: workspace.reporter.output("front", line),
+        )
+    if done.status != 0:
+        raise CompileError(f"the torch front of {build} did not build", detail=[*done.tail, f"log: {log}"])
+    (wheel,) = out.glob("*.whl")
+    return RawWheel(path=wheel)
+
+
+def _add_own_files(inputs: FrontInputs, folder: Path) -> None:
+    build = inputs.build
+    package = folder / "hopper" / build.recipe.package.package
+    shutil.copytree(build.recipe.folder / "python" / package.name, package)
+    shutil.copyfile(build.recipe.folder / "README.md", folder / "README.md")
+    write_atomic(package / "_build.py", _build_info(inputs).encode())
+
+
+def _build_info(inputs: FrontInputs) -> str:
+    """Write what the import guard must know of this build as a Python module."""
+    build = inputs.build
+    facts = {
+        "VERSION": build.version,
+        "PROFILE": build.profile.name,
+        "CUDA": str(build.cuda),
+        "DRIVER": inputs.toolkit_fact.driver,
+        "TORCH_FLOOR": str(build.torch),
+    }
+    lines = ['"""What this build contains; written by hopperforge."""', ""]
+    lines += [f"{name} = {value!r}" for name, value in facts.items()]
+    switches = ", ".join(repr(switch) for switch in sorted(build.profile.switches))
+    return "\n".join([*lines, f"SWITCHES = frozenset([{switches}])", ""])
+
+
+def _job(inputs: FrontInputs, pack: KernelPack | None, torch: TorchKit, sizing: Sizing, folder: Path) -> ApiJob:
+    build = inputs.build
+    objects: tuple[Path, ...] = ()
+    if pack is not None:
+        objects = tuple(read_pack(pack.archive, folder / "pack"))
+    return ApiJob(
+        mode="inline" if build.kernels is Kernels.INLINE else "pack",
+        root=folder,
+        cuda=str(build.cuda),
+        cuda_home=inputs.toolkit.root,
+        torch=torch.root / "torch",
+        torch_release=torch.release,
+        torch_cuda=str(inputs.torch_fact.index_cuda),
+        compiler=inputs.compiler.path,
+        version=build.version,
+        summary=build.recipe.package.summary,
+        requires=torch_requirement(build),
+        objects=objects,
+        link=link_arguments(build, str(inputs.toolkit.root), str(torch.root / "torch" / "lib")),
+        jobs=sizing.max_jobs,
+    )
+
+
+def torch_requirement(build: Build) -> str:
+    """Say which torch the wheel needs, as Requires-Dist writes it."""
+    match build.abi:
+        case AbiClass.STABLE:
+            return f"torch>={build.torch}"
+        case AbiClass.PER_TORCH:
+            return f"torch=={build.torch}.*"

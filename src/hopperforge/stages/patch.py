@@ -1,0 +1,159 @@
+"""The patch stage: upstream's verified files with our patch series applied, and what setup.py says of its units."""
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from hopperforge.errors import SourceError, ToolError
+from hopperforge.model.keys import canonical_json, content_key
+from hopperforge.model.pack import Unit
+from hopperforge.model.profile import Profile
+from hopperforge.model.upstream import PatchedSource, VerifiedSource
+from hopperforge.model.versions import CudaVersion
+from hopperforge.run.files import replace_folder, sha256_file, storage_guard, temporary_folder, write_atomic
+from hopperforge.run.process import Completed, run
+from hopperforge.run.workspace import Workspace
+from hopperforge.setup_job import ApiJob, job_environment, write_job
+
+_KERNEL_SUFFIXES: Final = frozenset({".cu", ".cuh", ".h", ".hpp", ".inl"})
+
+
+def find_patches(project: Path, pin: str) -> tuple[Path, ...]:
+    """List the pin's series in the order it is applied."""
+    return tuple(sorted((project / "patches" / pin).glob("*.patch")))
+
+
+def patch_source(source: VerifiedSource, workspace: Workspace) -> PatchedSource:
+    """Apply the series to a copy of `source`, kept by the hash of both.
+
+    Raises SourceError naming the patch and the hunk if one does not apply exactly where it says.
+    """
+    patches = find_patches(workspace.project, source.pin.name)
+    hashes = {patch.name: sha256_file(patch) for patch in patches}
+    key = content_key("patched", {"trees": dict(source.pin.trees), "patches": hashes})
+    final = workspace.patched / key[:16]
+    with storage_guard(workspace.patched):
+        if not _intact(final):
+            _apply_series(source, patches, final, workspace)
+    manifest = json.loads((final / "manifest.json").read_text(encoding="utf-8"))
+    return PatchedSource(
+        pin=source.pin,
+        root=final / "tree",
+        patches=hashes,
+        kernel_tree=manifest["kernel_tree"],
+        front_tree=manifest["front_tree"],
+    )
+
+
+def _apply_series(source: VerifiedSource, patches: tuple[Path, ...], final: Path, workspace: Workspace) -> None:
+    workspace.patched.mkdir(parents=True, exist_ok=True)
+    with temporary_folder(workspace.patched, "patching-") as folder:
+        tree = folder / "tree"
+        shutil.copytree(source.root, tree)
+        for patch in patches:
+            _apply(patch, tree, source.pin.name, workspace)
+        write_atomic(folder / "manifest.json", canonical_json(_tree_hashes(tree)))
+        # Whatever stands at the final place was found damaged: it must go, or the good copy would be dropped.
+        shutil.rmtree(final, ignore_errors=True)
+        replace_folder(folder, final)
+
+
+def _apply(patch: Path, tree: Path, pin: str, workspace: Workspace) -> None:
+    # A checkout around the cache must not change what git takes for the root of the patched files.
+    env = {
+        "PATH": workspace.environ.get("PATH", ""),
+        "GIT_CEILING_DIRECTORIES": str(tree.parent),
+        "LC_ALL": "C",
+    }
+    argv = ["git", "apply", "-p1", "--verbose", "--whitespace=nowarn", patch]
+    try:
+        done = run(argv, cwd=tree, env=env)
+    except ToolError as error:
+        raise ToolError("git is needed to apply patches", hint="apt-get install git") from error
+    drift = [line.strip() for line in done.tail if "error:" in line or "(offset" in line]
+    if done.status != 0 or drift:
+        raise SourceError(
+            f"patch {patch.name} does not apply to {pin}: the source has drifted",
+            detail=[*(drift or done.tail), f"patch: {patch}"],
+            hint=f"refresh the hunk in {patch.relative_to(workspace.project)}",
+        )
+
+
+def _tree_hashes(tree: Path) -> dict[str, str]:
+    files = {str(path.relative_to(tree)): sha256_file(path) for path in _files(tree)}
+    kernel = {path: digest for path, digest in files.items() if Path(path).suffix in _KERNEL_SUFFIXES or "csrc" in path}
+    front = {path: digest for path, digest in files.items() if Path(path).suffix != ".cu"}
+    return {"kernel_tree": content_key("tree", kernel), "front_tree": content_key("tree", front)}
+
+
+def _files(tree: Path) -> Iterator[Path]:
+    return (path for path in sorted(tree.rglob("*")) if path.is_file())
+
+
+def _intact(final: Path) -> bool:
+    manifest = final / "manifest.json"
+    return manifest.exists() and json.loads(manifest.read_bytes()) == _tree_hashes(final / "tree")
+
+
+def list_units(
+    source: PatchedSource, profile: Profile, cuda: CudaVersion, torch_release: str, workspace: Workspace
+) -> tuple[Unit, ...]:
+    """Ask the patched setup.py which units `profile` has and with which arguments nvcc compiles each.
+
+    `torch_release` decides which API file upstream takes, not the units. The answer is kept: it depends on the
+    patched files and the switches alone.
+    """
+    key = content_key(
+        "units", {"source": source.front_tree, "switches": sorted(profile.switches), "cuda": str(cuda), "format": 1}
+    )
+    kept = workspace.cache / "units" / f"{key[:16]}.json"
+    if not kept.exists():
+        write_atomic(kept, _ask_setup(source, profile, cuda, torch_release, workspace))
+    return _parse_units(json.loads(kept.read_bytes()))
+
+
+def _ask_setup(
+    source: PatchedSource, profile: Profile, cuda: CudaVersion, torch_release: str, workspace: Workspace
+) -> bytes:
+    workspace.work.mkdir(parents=True, exist_ok=True)
+    with temporary_folder(workspace.work, "units-") as folder:
+        lay_out(source, folder)
+        answer = folder / "units.json"
+        job = ApiJob(mode="units", root=folder, cuda=str(cuda), torch_release=torch_release, units=answer)
+        done = _run_setup(folder, write_job(folder, job), profile, workspace)
+        if done.status != 0:
+            raise SourceError(
+                f"upstream's setup.py did not list its units for profile {profile.name}", detail=list(done.tail)
+            )
+        return answer.read_bytes()
+
+
+def lay_out(source: PatchedSource, folder: Path) -> None:
+    """Make `folder` a place where setup.py can run and write: its own copy of hopper/, CUTLASS by link."""
+    shutil.copytree(source.root / "hopper", folder / "hopper")
+    (folder / "csrc").symlink_to(source.root / "csrc")
+    # setup.py reads its long description from here; upstream's own is no part of the trees we use.
+    (folder / "README.md").write_text("", encoding="utf-8")
+
+
+def _run_setup(folder: Path, job_file: Path, profile: Profile, workspace: Workspace) -> Completed:
+    env = job_environment(job_file, profile, workspace.environ)
+    argv = [sys.executable, "setup.py", "build_ext", "--build-temp", folder / "temp", "--build-lib", folder / "lib"]
+    return run(argv, cwd=folder / "hopper", env=env)
+
+
+def _parse_units(answer: Mapping[str, list[Mapping[str, object]]]) -> tuple[Unit, ...]:
+    units = (
+        Unit(path=str(unit["path"]), arguments=tuple(str(word) for word in _words(unit["arguments"])))
+        for unit in answer["units"]
+    )
+    return tuple(sorted(units))
+
+
+def _words(value: object) -> list[object]:
+    if not isinstance(value, list):
+        raise TypeError("a unit's arguments are a list")
+    return value
