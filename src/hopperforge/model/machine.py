@@ -13,11 +13,18 @@ class Limit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """What the process may use: every limit found, cores and bytes, the whole machine always among them."""
+    """What the process may use: every limit found, cores and bytes, the whole machine always among them.
+
+    `free` is what is not in use now, in bytes, of the machine and of the groups the process is in;
+    `process_memory` bounds the address space of each process by itself; `notices` say what could not be read.
+    """
 
     cores: tuple[Limit, ...]
     memory: tuple[Limit, ...]
     architecture: str
+    free: tuple[Limit, ...] = ()
+    process_memory: Limit | None = None
+    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -65,6 +65,7 @@ class PatchedSource:
 
     pin: UpstreamPin
     root: Path
+    origin: str
     patches: Mapping[str, str]
     kernel_tree: str
     front_tree: str

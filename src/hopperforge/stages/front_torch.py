@@ -26,7 +26,6 @@ from hopperforge.run.files import sha256_file, storage_guard, temporary_folder, 
 from hopperforge.run.process import run
 from hopperforge.run.workspace import Workspace
 from hopperforge.setup_job import SHIM, ApiJob, job_environment, write_job
-
 from hopperforge.stages.patch import lay_out
 from hopperforge.stages.torch_kit import TorchKit
 from hopperforge.store.packs import read_pack
@@ -61,7 +60,7 @@ class FrontInputs:
         return self.torch_fact.wheel
 
 
-def link_arguments(build: Build, toolkit_root: str, torch_lib: str) -> tuple[str, ...]:
+def link_arguments(build: Build, *, toolkit: str, torch_lib: str, exports: str) -> tuple[str, ...]:
     """Make the link's arguments after the objects.
 
     torch's libraries are named although the linker sees few uses of them: without them in DT_NEEDED an import
@@ -73,9 +72,9 @@ def link_arguments(build: Build, toolkit_root: str, torch_lib: str) -> tuple[str
         f"-L{torch_lib}",
         *needed,
         "-Wl,--as-needed",
-        f"-L{toolkit_root}/lib64",
+        f"-L{toolkit}/lib64",
         *_CUDART[build.recipe.cudart],
-        f"-Wl,--version-script={SHIM / 'exports.map'}",
+        f"-Wl,--version-script={exports}",
         "-Wl,--exclude-libs,ALL",
         "-Wl,--build-id=sha1",
         "-Wl,--gc-sections",
@@ -84,10 +83,15 @@ def link_arguments(build: Build, toolkit_root: str, torch_lib: str) -> tuple[str
     )
 
 
+def placeless_link(build: Build) -> tuple[str, ...]:
+    """Make the link's arguments with names in place of folders, for keys and records."""
+    return link_arguments(build, toolkit="toolkit", torch_lib="torch", exports="exports.map")
+
+
 def build_key(inputs: FrontInputs, kernels: str) -> str:
     """Key a package by everything that changes its bytes; `kernels` is the key of its pack, or of its sources inline.
 
-    Places are left out: the link's arguments are keyed with names in place of folders.
+    Places are left out: the link's arguments are keyed without folders.
     """
     build = inputs.build
     return content_key(
@@ -97,7 +101,7 @@ def build_key(inputs: FrontInputs, kernels: str) -> str:
             "mode": build.kernels,
             "front_tree": inputs.source.front_tree,
             "front_files": {path.name: sha256_file(path) for path in _front_files(build)},
-            "link": link_arguments(build, "TOOLKIT", "TORCH"),
+            "link": placeless_link(build),
             "switches": sorted(build.profile.switches),
             "version": build.version,
             "summary": build.recipe.package.summary,
@@ -191,7 +195,12 @@ def _job(inputs: FrontInputs, pack: KernelPack | None, torch: TorchKit, sizing: 
         summary=build.recipe.package.summary,
         requires=torch_requirement(build),
         objects=objects,
-        link=link_arguments(build, str(inputs.toolkit.root), str(torch.root / "torch" / "lib")),
+        link=link_arguments(
+            build,
+            toolkit=str(inputs.toolkit.root),
+            torch_lib=str(torch.root / "torch" / "lib"),
+            exports=str(SHIM / "exports.map"),
+        ),
         jobs=sizing.max_jobs,
     )
 

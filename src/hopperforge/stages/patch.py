@@ -42,6 +42,7 @@ def patch_source(source: VerifiedSource, workspace: Workspace) -> PatchedSource:
     return PatchedSource(
         pin=source.pin,
         root=final / "tree",
+        origin=source.origin,
         patches=hashes,
         kernel_tree=manifest["kernel_tree"],
         front_tree=manifest["front_tree"],
@@ -68,7 +69,7 @@ def _apply(patch: Path, tree: Path, pin: str, workspace: Workspace) -> None:
         "GIT_CEILING_DIRECTORIES": str(tree.parent),
         "LC_ALL": "C",
     }
-    argv = ["git", "apply", "-p1", "--verbose", "--whitespace=nowarn", patch]
+    argv: list[str | Path] = ["git", "apply", "-p1", "--verbose", "--whitespace=nowarn", patch]
     try:
         done = run(argv, cwd=tree, env=env)
     except ToolError as error:
@@ -141,7 +142,15 @@ def lay_out(source: PatchedSource, folder: Path) -> None:
 
 def _run_setup(folder: Path, job_file: Path, profile: Profile, workspace: Workspace) -> Completed:
     env = job_environment(job_file, profile, workspace.environ)
-    argv = [sys.executable, "setup.py", "build_ext", "--build-temp", folder / "temp", "--build-lib", folder / "lib"]
+    argv: list[str | Path] = [
+        sys.executable,
+        "setup.py",
+        "build_ext",
+        "--build-temp",
+        folder / "temp",
+        "--build-lib",
+        folder / "lib",
+    ]
     return run(argv, cwd=folder / "hopper", env=env)
 
 

@@ -1,0 +1,257 @@
+"""What the smoke tests share: the wheel under test, inputs, the float64 reference, and how errors are measured.
+
+Needs torch alone. The wheel is unpacked, never installed, so that the node stays as it was and nothing else of the same
+name can be imported in its place.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import importlib
+import platform
+import sys
+import zipfile
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import ModuleType
+
+HEAD_DIMS = (64, 96, 128, 192, 256)
+FP8 = torch.float8_e4m3fn
+# Bounds on |out - reference| / |reference|. Rounding P and the output to bfloat16 (8 significant bits) costs 2.2e-3 as
+# measured on an H200; float16 has 3 bits more, so an eighth of it, and the bound leaves the same room. float8 rounds P
+# to 4 significant bits: 16 times bfloat16's 2.2e-3 would be 3.5e-2.
+TOLERANCE = {torch.bfloat16: 3e-3, torch.float16: 5e-4, FP8: 5e-2}
+# Bounds on the largest difference of softmax_lse; it is summed in float32, of products that float8 adds less exactly.
+LSE_TOLERANCE = {torch.bfloat16: 1e-3, torch.float16: 1e-3, FP8: 2e-2}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The wheel under test: its file, its hash, and its modules."""
+
+    wheel: Path
+    sha256: str
+    interface: ModuleType
+    build: ModuleType
+    rules: ModuleType
+    guard: ModuleType
+
+    @property
+    def switches(self) -> frozenset[str]:
+        """What its profile trimmed."""
+        return frozenset(self.build.SWITCHES)
+
+    def has(self, feature: str) -> bool:
+        """Whether a feature was compiled in."""
+        return f"DISABLE_{feature}" not in self.switches
+
+    @property
+    def head_dims(self) -> tuple[int, ...]:
+        """Head dims with kernels of their own."""
+        return tuple(dim for dim in HEAD_DIMS if self.has(f"HDIM{dim}"))
+
+    @property
+    def dtypes(self) -> tuple[torch.dtype, ...]:
+        """Dtypes of q, k and v."""
+        optional = {"FP16": torch.float16, "FP8": FP8}
+        return (torch.bfloat16, *(dtype for feature, dtype in optional.items() if self.has(feature)))
+
+    @property
+    def head_dim(self) -> int:
+        """One head dim for the tests that need only one: 128 where it was compiled."""
+        return 128 if 128 in self.head_dims else self.head_dims[0]
+
+    def attend(self, inputs: Inputs, **named: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Output and softmax_lse of the wheel."""
+        out, lse = self.interface.flash_attn_func(
+            inputs.q, inputs.k, inputs.v, **inputs.descales, **named, return_attn_probs=True
+        )
+        return out, lse
+
+
+def load_subject(wheel: Path, folder: Path) -> Subject:
+    """Unpack the wheel into a folder and import it from there."""
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder)
+    sys.path.insert(0, str(folder))
+    package = importlib.import_module("fa3_fwd")
+    if not str(package.__file__).startswith(str(folder)):
+        raise ImportError(f"fa3_fwd comes from {package.__file__}, not from {wheel}: run the kit in a fresh Python")
+    return Subject(
+        wheel=wheel,
+        sha256=hashlib.sha256(wheel.read_bytes()).hexdigest(),
+        interface=importlib.import_module("fa3_fwd_interface"),
+        build=importlib.import_module("fa3_fwd._build"),
+        rules=importlib.import_module("fa3_fwd._rules"),
+        guard=importlib.import_module("fa3_fwd._guard"),
+    )
+
+
+def missing_gpu(subject: Subject) -> str | None:
+    """Why the kernels cannot run here, in the wheel's own words; None where they can."""
+    build = subject.guard._GUARD.build  # noqa: SLF001  # the kit looks behind the public names on purpose
+    try:
+        subject.rules.require_machine(build, subject.guard.read_machine())
+        subject.rules.require_architecture(build, torch.cuda.get_device_capability())
+    except subject.rules.UnsupportedGPUError as error:
+        return str(error)
+    return None
+
+
+def driver_version() -> str:
+    """The driver's own version, from its management library; its CUDA version where that library is missing."""
+    text = ctypes.create_string_buffer(96)
+    try:
+        library = ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        pass
+    else:
+        if library.nvmlInit_v2() == 0 and library.nvmlSystemGetDriverVersion(text, 96) == 0:
+            return text.value.decode()
+    version = ctypes.c_int(0)
+    ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
+    return f"CUDA {version.value // 1000}.{version.value % 1000 // 10}"
+
+
+def machine_facts() -> dict[str, str]:
+    """The machine as gpu.json names it."""
+    return {
+        "gpu": torch.cuda.get_device_name(),
+        "driver": driver_version(),
+        "torch": torch.__version__,
+        "cuda": str(torch.version.cuda),
+        "python": platform.python_version(),
+    }
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """q (batch, seqlen_q, heads, head_dim), k and v (batch, seqlen_k, heads_k, ...), and descales where they are float8."""
+
+    q: torch.Tensor
+    k: torch.Tensor
+    v: torch.Tensor
+    descales: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def exact(self, name: str) -> torch.Tensor:
+        """q, k or v in float64, descaled; the reference's input."""
+        tensor: torch.Tensor = getattr(self, name)
+        exact = tensor.double()
+        if not self.descales:
+            return exact
+        descale = self.descales[f"{name}_descale"].double()  # (batch, heads_k), for q too
+        return exact * descale.repeat_interleave(tensor.shape[-2] // descale.shape[1], dim=1)[:, None, :, None]
+
+
+def make_inputs(
+    *,
+    batch: int = 2,
+    seqlen_q: int = 200,
+    seqlen_k: int = 200,
+    heads: int = 4,
+    heads_k: int = 4,
+    head_dim: int,
+    head_dim_v: int | None = None,
+    dtype: torch.dtype = torch.bfloat16,
+    seed: int = 0,
+) -> Inputs:
+    """Normally distributed inputs, the same for the same arguments; float8 comes with a descale of its own per head."""
+    random = torch.Generator(device="cuda").manual_seed(seed)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=random, device="cuda", dtype=torch.float32)
+
+    q = normal(batch, seqlen_q, heads, head_dim)
+    k = normal(batch, seqlen_k, heads_k, head_dim)
+    v = normal(batch, seqlen_k, heads_k, head_dim_v or head_dim)
+    names = ("q_descale", "k_descale", "v_descale") if dtype == FP8 else ()
+    descales = {name: torch.rand(batch, heads_k, generator=random, device="cuda") + 0.5 for name in names}
+    return Inputs(q.to(dtype), k.to(dtype), v.to(dtype), descales)
+
+
+def allowed_keys(seqlen_q: int, seqlen_k: int, *, causal: bool, window: tuple[int, int], chunk: int) -> torch.Tensor:
+    """Which keys each query sees, (seqlen_q, seqlen_k); the last query is aligned with the last key."""
+    query = torch.arange(seqlen_q, device="cuda")[:, None] + seqlen_k - seqlen_q
+    key = torch.arange(seqlen_k, device="cuda")[None, :]
+    allowed = torch.ones(seqlen_q, seqlen_k, dtype=torch.bool, device="cuda")
+    left, right = window
+    if causal:
+        right = 0 if right < 0 else min(right, 0)
+    if left >= 0:
+        allowed &= key >= query - left
+    if right >= 0:
+        allowed &= key <= query + right
+    if chunk > 0:
+        allowed &= query.div(chunk, rounding_mode="floor") == key.div(chunk, rounding_mode="floor")
+    return allowed
+
+
+def reference(
+    inputs: Inputs,
+    *,
+    causal: bool = False,
+    window: tuple[int, int] = (-1, -1),
+    chunk: int = 0,
+    softcap: float = 0.0,
+    qv: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention in float64: out (batch, seqlen_q, heads, head_dim_v), softmax_lse (batch, heads, seqlen_q).
+
+    A query that sees no key gets zeros and -inf. qv, (batch, seqlen_q, heads, head_dim_v), adds its product with v to
+    the scores.
+    """
+    q, k, v = inputs.exact("q"), inputs.exact("k"), inputs.exact("v")
+    group = q.shape[2] // k.shape[2]
+    k, v = k.repeat_interleave(group, dim=2), v.repeat_interleave(group, dim=2)
+    scores = torch.einsum("bqhd,bkhd->bhqk", q, k)
+    width = q.shape[-1]
+    if qv is not None:
+        scores += torch.einsum("bqhd,bkhd->bhqk", qv.double(), v)
+        width += qv.shape[-1]
+    scores *= width**-0.5
+    if softcap > 0:
+        scores = softcap * torch.tanh(scores / softcap)
+    allowed = allowed_keys(q.shape[1], k.shape[1], causal=causal, window=window, chunk=chunk)
+    scores = scores.masked_fill(~allowed, float("-inf"))
+    lse = torch.logsumexp(scores, dim=-1)
+    weights = torch.exp(scores - lse[..., None]).nan_to_num(nan=0.0)
+    return torch.einsum("bhqk,bkhd->bqhd", weights, v), lse
+
+
+def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Norm of the difference over the norm of what was expected."""
+    return float((found.double() - expected).norm() / expected.norm())
+
+
+def require_close(
+    found: tuple[torch.Tensor, torch.Tensor],
+    expected: tuple[torch.Tensor, torch.Tensor],
+    dtype: torch.dtype,
+    *,
+    room: float = 1.0,
+) -> None:
+    """Fail unless output and softmax_lse are within `room` times the dtype's bounds."""
+    out, lse = found
+    assert out.dtype == (torch.bfloat16 if dtype == FP8 else dtype)
+    assert out.shape == expected[0].shape
+    assert lse.dtype == torch.float32
+    assert lse.shape == expected[1].shape
+    error = relative_error(out, expected[0])
+    assert error <= room * TOLERANCE[dtype], f"relative error {error:.2e}"
+    seen = expected[1].isfinite()
+    assert torch.equal(lse.isfinite(), seen)
+    difference = float((lse.double() - expected[1])[seen].abs().max())
+    assert difference <= room * LSE_TOLERANCE[dtype], f"softmax_lse differs by {difference:.2e}"
+
+
+def require_equal_bits(found: torch.Tensor, expected: torch.Tensor) -> None:
+    """Fail unless two tensors hold the same bits."""
+    assert found.dtype == expected.dtype
+    assert found.shape == expected.shape
+    assert torch.equal(found.contiguous().view(torch.uint8), expected.contiguous().view(torch.uint8))

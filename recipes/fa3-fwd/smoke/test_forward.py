@@ -1,0 +1,63 @@
+"""Forward attention against float64, over the profile's head dims and dtypes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from smoke_kit import Subject, make_inputs, reference, require_close, require_equal_bits
+
+SHAPES = [(128, 128), (113, 203), (257, 1023), (1, 339)]  # one multiple of every block, the others of none
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(("seqlen_q", "seqlen_k"), SHAPES)
+def test_forward(
+    subject: Subject, head_dim: int, dtype: torch.dtype, seqlen_q: int, seqlen_k: int, causal: bool
+) -> None:
+    inputs = make_inputs(seqlen_q=seqlen_q, seqlen_k=seqlen_k, head_dim=head_dim, dtype=dtype)
+    require_close(subject.attend(inputs, causal=causal), reference(inputs, causal=causal), dtype)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("heads_k", [1, 2])
+def test_shared_key_heads(subject: Subject, head_dim: int, dtype: torch.dtype, heads_k: int, causal: bool) -> None:
+    """MQA (one key head) and GQA (four query heads to a key head)."""
+    inputs = make_inputs(seqlen_q=130, seqlen_k=250, heads=4 * heads_k, heads_k=heads_k, head_dim=head_dim, dtype=dtype)
+    require_close(subject.attend(inputs, causal=causal), reference(inputs, causal=causal), dtype)
+
+
+def test_queries_that_see_no_key(subject: Subject, dtype: torch.dtype) -> None:
+    """Causal with more queries than keys: the first queries see nothing and get zeros."""
+    inputs = make_inputs(seqlen_q=203, seqlen_k=113, head_dim=subject.head_dim, dtype=dtype)
+    out, lse = subject.attend(inputs, causal=True)
+    require_close((out, lse), reference(inputs, causal=True), dtype)
+    assert not out[:, :90].any()
+    assert (lse[..., :90] == float("-inf")).all()
+
+
+def test_softmax_scale(subject: Subject, dtype: torch.dtype) -> None:
+    inputs = make_inputs(head_dim=subject.head_dim, dtype=dtype)
+    doubled = make_inputs(head_dim=subject.head_dim, dtype=dtype)
+    expected = reference(doubled)
+    out, lse = subject.attend(inputs, softmax_scale=subject.head_dim**-0.5)
+    require_close((out, lse), expected, dtype)
+    other, _ = subject.attend(inputs, softmax_scale=0.5 * subject.head_dim**-0.5)
+    assert not torch.equal(out, other)
+
+
+def test_large_scores_stay_finite(subject: Subject) -> None:
+    inputs = make_inputs(head_dim=subject.head_dim)
+    inputs.q.mul_(64)
+    out, lse = subject.attend(inputs)
+    assert out.isfinite().all()
+    require_close((out, lse), reference(inputs), torch.bfloat16, room=2)  # one key takes nearly all the weight
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_two_runs_give_equal_bits(subject: Subject, head_dim: int, dtype: torch.dtype, causal: bool) -> None:
+    inputs = make_inputs(batch=4, seqlen_q=1000, seqlen_k=1000, heads=8, heads_k=8, head_dim=head_dim, dtype=dtype)
+    first, first_lse = subject.attend(inputs, causal=causal)
+    for _ in range(3):
+        again, again_lse = subject.attend(inputs, causal=causal)
+        require_equal_bits(again, first)
+        require_equal_bits(again_lse, first_lse)

@@ -1,0 +1,5 @@
+"""`python -m hopperforge` is `hopperforge`."""
+
+from hopperforge.cli import main
+
+main()

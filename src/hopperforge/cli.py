@@ -1,0 +1,109 @@
+"""The command line: words to verbs. The only place that reads environment and clock, prints errors, and exits."""
+
+import argparse
+import os
+import platform
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, NoReturn
+
+import platformdirs
+
+from hopperforge import __version__, verbs
+from hopperforge.console import standard_reporter
+from hopperforge.errors import INTERRUPTED_EXIT_CODE, HopperforgeError, InputError
+from hopperforge.model.versions import PythonVersion
+from hopperforge.run.workspace import Workspace
+
+VERBS: Final[dict[str, tuple[Callable[[verbs.Call], None], str]]] = {
+    "plan": (verbs.plan, "show what would be built, and why"),
+    "fetch": (verbs.fetch, "fetch and verify the pinned upstream source"),
+    "patch": (verbs.patch, "apply the patch series and list a profile's units"),
+    "build": (verbs.build, "build packages into the wheelhouse"),
+    "verify": (verbs.verify, "import a wheel beside a real torch: wheel=FILE torch=2.11"),
+    "smoke": (verbs.smoke, "run the smoke tests on this machine's GPU: wheel=FILE interpreter=python3"),
+    "record": (verbs.record, "join a smoke run's result to the wheel's record: gpu.json"),
+    "clean": (verbs.clean, "remove what can be made again: what=work, cache or wheelhouse"),
+}
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with the code of what happened."""
+    # Whoever stops us politely (a batch system, nox) gets the same clean end as Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.exit(run_command(sys.argv[1:]))
+
+
+def run_command(argv: Sequence[str]) -> int:
+    """Run one command; errors are printed to standard error and become exit codes."""
+    try:
+        arguments = _parser().parse_args(argv)
+        VERBS[arguments.verb][0](_call(arguments))
+    except HopperforgeError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(  # noqa: T201
+            "interrupted: what ran was stopped and half-made files removed; what was finished is kept\n"
+            "hint: the same command goes on from there",
+            file=sys.stderr,
+        )
+        return INTERRUPTED_EXIT_CODE
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(message, hint="hopperforge --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="hopperforge", description="Build, prove and keep packages of FlashAttention-3.")
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument(
+        "verb", choices=VERBS, metavar="verb", help="; ".join(f"{v}: {h}" for v, (_, h) in VERBS.items())
+    )
+    parser.add_argument(
+        "words", nargs="*", metavar="key=value", help="what is asked for, as in cuda=13.0 torch=2.9,2.11"
+    )
+    parser.add_argument("--json", action="store_true", help="answer in JSON on standard output")
+    parser.add_argument("--verbose", action="store_true", help="show the output of compilers and tools")
+    return parser
+
+
+def _call(arguments: argparse.Namespace) -> verbs.Call:
+    project = _find_project(Path.cwd())
+    cache = os.environ.get("HOPPERFORGE_CACHE") or platformdirs.user_cache_dir("hopperforge")
+    workspace = Workspace(
+        project=project,
+        cache=Path(cache).absolute(),
+        wheelhouse=Path(os.environ.get("HOPPERFORGE_WHEELHOUSE") or project / "wheelhouse").absolute(),
+        environ=dict(os.environ),
+        reporter=standard_reporter(verbose=arguments.verbose),
+    )
+    return verbs.Call(
+        words=tuple(arguments.words),
+        as_json=arguments.json,
+        workspace=workspace,
+        python=PythonVersion(*sys.version_info[:2]),
+        platform=f"{platform.system().lower()}_{platform.machine()}",
+        now=lambda: datetime.now(UTC).isoformat(timespec="seconds"),
+        answer=print,
+    )
+
+
+def _find_project(start: Path) -> Path:
+    for folder in (start, *start.parents):
+        if (folder / "matrix.yaml").is_file() and (folder / "recipes").is_dir():
+            return folder
+    raise InputError(
+        f"{start} is in no checkout of hopperforge: no matrix.yaml and recipes/ here or above",
+        hint="cd into the checkout",
+    )
+
+
+if __name__ == "__main__":
+    main()

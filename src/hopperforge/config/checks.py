@@ -1,0 +1,198 @@
+"""What no single value shows: whether names refer to something, and whether values of a file agree.
+
+Every check reads the tree and passes over what is missing or of the wrong type, which `shape` reports; so a file
+with one mistake still has all others found.
+"""
+
+from collections.abc import Collection, Iterator
+from typing import Final
+
+from packaging.utils import (
+    InvalidSdistFilename,
+    InvalidWheelFilename,
+    canonicalize_name,
+    parse_sdist_filename,
+    parse_wheel_filename,
+)
+
+from hopperforge.config.problems import Problem, instead
+from hopperforge.config.tree import Tree
+from hopperforge.model.toolkit import ToolkitOrigin
+
+NVCC_PROJECT: Final = "nvidia-cuda-nvcc"
+
+_ORIGINS: Final = frozenset(ToolkitOrigin)
+
+Found = Iterator[tuple[Tree, str]]
+
+
+def check_matrix(file: str, tree: Tree) -> list[Problem]:
+    """Problems of matrix.yaml beyond its shape."""
+    found = [*_repeated(tree), *_toolkits(tree), *_torches(tree), *_exclusions(tree)]
+    return [Problem(file, place.line, place.column, message) for place, message in found]
+
+
+def check_upstream(file: str, tree: Tree) -> list[Problem]:
+    """Problems of upstream.yaml beyond its shape."""
+    found = [*_repeated(tree), *_origins(tree)]
+    return [Problem(file, place.line, place.column, message) for place, message in found]
+
+
+def check_recipe(file: str, tree: Tree, *, pins: Collection[str], switches: Collection[str]) -> list[Problem]:
+    """Problems of a recipe beyond its shape; `pins` and `switches` are what upstream.yaml declares, empty if unread."""
+    found = [*_repeated(tree), *_recipe(file, tree, pins)]
+    for _, profile in tree.items("profiles"):
+        found += [*_switches(profile, switches), *_sm80(profile)]
+    return [Problem(file, place.line, place.column, message) for place, message in found]
+
+
+def _repeated(tree: Tree) -> Found:
+    """Strings that stand twice in one list, wherever it is."""
+    seen: set[str] = set()
+    for text, element in tree.strings():
+        if text in seen:
+            yield element, f'"{text}" is listed twice'
+        seen.add(text)
+    for below in (*tree.elements(), *(value for _, value in tree.items())):
+        yield from _repeated(below)
+
+
+def _toolkits(tree: Tree) -> Found:
+    for version, toolkit in tree.items("toolkits"):
+        yield from _of_line(toolkit.get("release"), version)
+        wheels = tuple(toolkit.elements("wheels"))
+        origins = toolkit.get("origins")
+        names = {text for text, _ in toolkit.strings("origins")}
+        if origins is not None and names <= _ORIGINS and ("registry" in names) != bool(wheels):
+            yield origins, 'the origin "registry" and the list "wheels" go together'
+        for wheel in wheels:
+            yield from _toolkit_wheel(wheel, version, toolkit.string("release"))
+
+
+def _toolkit_wheel(wheel: Tree, version: str, release: str | None) -> Found:
+    yield from _file_name(wheel)
+    found = _wheel_version(wheel)
+    place = wheel.get("filename")
+    if found is None or place is None:
+        return
+    if not f"{found}.".startswith(f"{version}."):
+        yield place, f"this is {found}; every wheel of toolkit {version} is of that minor version"
+    elif wheel.string("project") == NVCC_PROJECT and release not in (None, found):
+        yield place, f"this is nvcc {found}, but release says {release}"
+
+
+def _torches(tree: Tree) -> Found:
+    pythons = {text for text, _ in tree.strings("pythons")}
+    for version, torch in tree.items("torch"):
+        release = torch.get("release")
+        yield from _of_line(release, version)
+        yield from _torch_wheel(torch)
+        index, cudas = torch.get("index_cuda"), {text for text, _ in torch.strings("cuda")}
+        if cudas and index is not None and isinstance(index.value, str) and index.value not in cudas:
+            yield index, f"{index.value} is missing from the list cuda of torch {version}"
+        for text, place in torch.strings("pythons"):
+            if pythons and text not in pythons:
+                yield place, f"python {text} is missing from the matrix's own list pythons"
+    yield from _stable_floor(tree)
+
+
+def _torch_wheel(torch: Tree) -> Found:
+    wheel = torch.get("wheel")
+    if wheel is None:
+        return
+    yield from _file_name(wheel)
+    found, release, place = _wheel_version(wheel), torch.string("release"), wheel.get("filename")
+    if place is not None and found is not None and release not in (None, found):
+        yield place, f"this is {found}, but release says {release}"
+
+
+def _stable_floor(tree: Tree) -> Found:
+    floor = tree.get("stable_floor")
+    if floor is None or not isinstance(floor.value, str):
+        return
+    lines = dict(tree.items("torch"))
+    if lines and floor.value not in lines:
+        yield floor, f"torch {floor.value} is not in the matrix; it has {', '.join(lines)}"
+    elif floor.value in lines and not any(lines[floor.value].items("wheel")):
+        yield floor, f'torch {floor.value} needs the key "wheel": the stable front binds against it'
+
+
+def _exclusions(tree: Tree) -> Found:
+    known = {
+        "cuda": ("CUDA", [key for key, _ in tree.items("toolkits")]),
+        "torch": ("torch", [key for key, _ in tree.items("torch")]),
+        "python": ("python", [text for text, _ in tree.strings("pythons")]),
+    }
+    for exclusion in tree.elements("exclusions"):
+        if not any(key in known and place.value is not None for key, place in exclusion.items()):
+            yield exclusion, "an exclusion names a cuda, a torch or a python"
+        for key, (name, versions) in known.items():
+            place = exclusion.get(key)
+            if place is not None and isinstance(place.value, str) and versions and place.value not in versions:
+                yield place, f"{name} {place.value} is not in the matrix; it has {', '.join(versions)}"
+
+
+def _origins(tree: Tree) -> Found:
+    for _, pin in tree.items("pins"):
+        for origin in pin.elements("origins"):
+            if origin.string("kind") == "sdist":
+                yield from _file_name(origin)
+
+
+def _recipe(file: str, tree: Tree, pins: Collection[str]) -> Found:
+    name, folder = tree.get("name"), file.split("/")[-2]
+    if name is not None and isinstance(name.value, str) and name.value != folder:
+        yield name, f'a recipe is named like its folder, "{folder}"'
+    yield from _refers(tree.get("pin"), pins, "pin", "the pins are")
+    profiles = [key for key, _ in tree.items("profiles")]
+    yield from _refers(tree.get("default_profile"), profiles, "profile", "the profiles are")
+
+
+def _switches(profile: Tree, switches: Collection[str]) -> Found:
+    for _, place in profile.strings("switches"):
+        yield from _refers(place, switches, "switch", "the switches are")
+
+
+def _sm80(profile: Tree) -> Found:
+    """sm_80 code is there exactly if the switch that removes it is off."""
+    place = profile.get("architectures")
+    if place is None or profile.get("switches") is None:
+        return
+    off = any(text == "DISABLE_SM80" for text, _ in profile.strings("switches"))
+    listed = any(text == "sm_80" for text, _ in profile.strings("architectures"))
+    if off and listed:
+        yield place, "sm_80 is listed, but the switch DISABLE_SM80 leaves no code for it"
+    elif not off and not listed:
+        yield place, "sm_80 is not listed, but its code is compiled unless the switch DISABLE_SM80 is on"
+
+
+def _refers(place: Tree | None, known: Collection[str], noun: str, plural: str) -> Found:
+    if place is not None and isinstance(place.value, str) and known and place.value not in known:
+        yield place, f'unknown {noun} "{place.value}"{instead(place.value, known, plural)}'
+
+
+def _of_line(place: Tree | None, version: str) -> Found:
+    text = None if place is None else place.string()
+    if place is not None and text is not None and version.count(".") == 1 and not text.startswith(f"{version}."):
+        yield place, f"{text} is not a release of {version}"
+
+
+def _file_name(file: Tree) -> Found:
+    """A file's name is well formed and begins with the name of its project."""
+    project, filename, place = file.string("project"), file.string("filename"), file.get("filename")
+    if filename is None or place is None or not filename.endswith((".whl", ".tar.gz")):
+        return
+    try:
+        parsed = parse_wheel_filename(filename) if filename.endswith(".whl") else parse_sdist_filename(filename)
+    except (InvalidSdistFilename, InvalidWheelFilename):
+        yield place, f'"{filename}" is no file name of a project and a version'
+        return
+    if project is not None and parsed[0] != canonicalize_name(project):
+        yield place, f"this is a file of the project {parsed[0]}, not of {project}"
+
+
+def _wheel_version(wheel: Tree) -> str | None:
+    try:
+        return str(parse_wheel_filename(wheel.string("filename") or "")[1])
+    except InvalidWheelFilename:
+        return None

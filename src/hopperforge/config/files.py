@@ -1,0 +1,238 @@
+"""The shapes of the three files, as pydantic models: what the reader checks and the editors' JSON Schemas say.
+
+Only what one value shows by itself is checked here. Whether a name refers to something that exists is `checks`;
+turning the models into values of hopperforge.model is `convert`. Nothing outside this package sees these models.
+"""
+
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+# Every pattern a string may have to match, and how a refusal describes it.
+WORDING: Final[dict[str, str]] = {}
+
+
+def _worded(pattern: str, wording: str) -> str:
+    WORDING[pattern] = wording
+    return pattern
+
+
+_VERSION = _worded(r"^(0|[1-9][0-9]?)\.(0|[1-9][0-9]?)$", 'is not a version of major and minor, such as "13.0"')
+_RELEASE = _worded(r"^[0-9]+(\.[0-9]+){2}$", 'is not a full release, such as "13.0.88"')
+_DRIVER = _worded(r"^[0-9]+(\.[0-9]+){1,2}$", 'is not a driver version, such as "580.65.06"')
+_SHA256 = _worded(r"^[0-9a-f]{64}$", "is not a sha256: 64 digits of 0-9 and a-f")
+_SHA1 = _worded(r"^[0-9a-f]{40}$", "is not a git hash: 40 digits of 0-9 and a-f")
+_SWITCH = _worded(r"^(DISABLE|ENABLE)_[A-Z0-9]+$", "is not a switch, such as DISABLE_PAGEDKV")
+_ARCHITECTURE = _worded(r"^sm_[0-9]+[af]?$", "is not a GPU architecture, such as sm_90a")
+_SIZE = _worded(r"^[0-9]+(\.[0-9]+)? MB$", 'is not a size, such as "27.6 MB"')
+_NAME = _worded(r"^[a-z0-9]+(-[a-z0-9]+)*$", "is not a name of small letters, digits and single hyphens")
+_PIN = _worded(r"^[A-Za-z0-9][A-Za-z0-9._-]*$", "is not a pin name: letters, digits, dots and hyphens")
+_MODULE = _worded(r"^[a-z_][a-z0-9_]*$", "is not a Python name in small letters")
+_PROJECT = _worded(r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$", "is not the name of a project on a package index")
+_PACKAGE_VERSION = _worded(r"^[0-9]+(\.[0-9]+)*$", 'is not a plain version, such as "3.0.0"')
+_LIBRARY = _worded(r"^lib[A-Za-z0-9_+.-]+\.so(\.[0-9]+)*$", "is not a shared library, such as libc10.so")
+_WHEEL = _worded(r"^[A-Za-z0-9_.+-]+\.whl$", "is not the file name of a wheel")
+_SDIST = _worded(r"^[A-Za-z0-9_.+-]+\.tar\.gz$", "is not the file name of a .tar.gz source distribution")
+_FOLDER = _worded(
+    r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*(/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*$", "is not a folder below the root, such as a/b"
+)
+_URL = _worded(r"^https://\S+$", "is not an https address")
+_SENTENCE = _worded(r"\S", "is blank")
+
+Version = Annotated[str, Field(pattern=_VERSION)]
+Release = Annotated[str, Field(pattern=_RELEASE)]
+Sha256 = Annotated[str, Field(pattern=_SHA256)]
+GitHash = Annotated[str, Field(pattern=_SHA1)]
+Name = Annotated[str, Field(pattern=_NAME)]
+PinName = Annotated[str, Field(pattern=_PIN)]
+Module = Annotated[str, Field(pattern=_MODULE)]
+ProjectName = Annotated[str, Field(pattern=_PROJECT)]
+Folder = Annotated[str, Field(pattern=_FOLDER)]
+Switch = Annotated[str, Field(pattern=_SWITCH)]
+Size = Annotated[str, Field(pattern=_SIZE)]
+Sentence = Annotated[str, Field(pattern=_SENTENCE)]
+
+_DISTINCT: Final = {"uniqueItems": True}  # the reader's part of it is `checks.repeated`, which knows the place
+Versions = Annotated[list[Version], Field(min_length=1, json_schema_extra=_DISTINCT)]
+Switches = Annotated[list[Switch], Field(json_schema_extra=_DISTINCT)]
+Architectures = Annotated[
+    list[Annotated[str, Field(pattern=_ARCHITECTURE)]], Field(min_length=1, json_schema_extra=_DISTINCT)
+]
+Libraries = Annotated[list[Annotated[str, Field(pattern=_LIBRARY)]], Field(json_schema_extra=_DISTINCT)]
+
+
+class _Shape(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class PinnedWheel(_Shape):
+    """A wheel on the package index, known by its sha256."""
+
+    project: ProjectName
+    """The project's name on the index."""
+    filename: Annotated[str, Field(pattern=_WHEEL)]
+    """The file's whole name."""
+    sha256: Sha256
+    """What the file must hash to."""
+
+
+class ToolkitShape(_Shape):
+    """A CUDA toolkit."""
+
+    release: Release
+    """nvcc's own number, as `nvcc --version` ends."""
+    driver: Annotated[str, Field(pattern=_DRIVER)]
+    """The oldest NVIDIA driver for Linux that runs its code."""
+    gcc_max: Annotated[int, Field(ge=1)]
+    """The newest major version of gcc that nvcc accepts."""
+    origins: Annotated[list[Literal["system", "registry"]], Field(min_length=1, json_schema_extra=_DISTINCT)]
+    """Where it may come from: installed on the machine, or wheels of the package index."""
+    wheels: list[PinnedWheel] = []
+    """The wheels of the origin `registry`: compiler, runtime and headers of one minor version."""
+
+
+class TorchShape(_Shape):
+    """A release line of torch."""
+
+    release: Release
+    """The full release at which the facts were read."""
+    index_cuda: Version
+    """The CUDA of the build on the Python package index."""
+    cuda: Versions
+    """Every CUDA the line was published for."""
+    pythons: Versions
+    """The Pythons it has wheels for."""
+    wheel: PinnedWheel | None = None
+    """The build whose headers and libraries a front binds against."""
+
+
+class ExclusionShape(_Shape):
+    """A point of the matrix that must not be built; an omitted coordinate matches all."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 2})  # the reader's part is `checks`
+
+    cuda: Version | None = None
+    """The toolkit."""
+    torch: Version | None = None
+    """The torch release line."""
+    python: Version | None = None
+    """The Python."""
+    reason: Sentence
+    """Why, in one sentence."""
+
+
+class MatrixFile(_Shape):
+    """matrix.yaml: toolkits, torch releases and Pythons."""
+
+    toolkits: Annotated[dict[Version, ToolkitShape], Field(min_length=1)]
+    """CUDA toolkits by version."""
+    torch: Annotated[dict[Version, TorchShape], Field(min_length=1)]
+    """Torch release lines by version."""
+    pythons: Versions
+    """Every Python a wheel is offered to."""
+    stable_floor: Version
+    """The oldest torch whose stable ABI serves; a front bound against it serves every later one."""
+    exclusions: list[ExclusionShape]
+    """Points that must not be built, with reasons."""
+
+
+class BudgetShape(_Shape):
+    """Upper bounds of size; MB is 10^6 bytes."""
+
+    wheel: Size
+    """The wheel file."""
+    library: Size
+    """The shared library in it, unpacked."""
+
+
+class ProfileShape(_Shape):
+    """What is compiled in."""
+
+    summary: Sentence
+    """For whom it is, in one sentence."""
+    switches: Switches
+    """Upstream's switches that are on, without prefix."""
+    architectures: Architectures
+    """What the library must hold code for, exactly."""
+    budget: BudgetShape
+    """The sizes a package must keep."""
+
+
+class PackageShape(_Shape):
+    """The names users meet."""
+
+    distribution: ProjectName
+    """On the index."""
+    package: Module
+    """In `import`."""
+    module: Module
+    """The interface module."""
+    version: Annotated[str, Field(pattern=_PACKAGE_VERSION)]
+    """Without local label."""
+    summary: Sentence
+    """One line for the wheel's metadata."""
+
+
+class RecipeFile(_Shape):
+    """recipes/<name>/recipe.yaml: what to build."""
+
+    name: Name
+    """The recipe's name, which is its folder's."""
+    pin: PinName
+    """The upstream pin, from flash-attention/upstream.yaml."""
+    package: PackageShape
+    """The names users meet."""
+    cudart: Literal["static", "shared"]
+    """How the CUDA runtime is linked."""
+    needed: Libraries
+    """The libraries in DT_NEEDED, beside the system's, exactly."""
+    default_profile: Name
+    """The profile built when none is asked for."""
+    profiles: Annotated[dict[Name, ProfileShape], Field(min_length=1)]
+    """Profiles by name."""
+
+
+class GitShape(_Shape):
+    """A git repository that holds the commit."""
+
+    kind: Literal["git"]
+    """git"""
+    url: Annotated[str, Field(pattern=_URL)]
+    """Where to clone from."""
+
+
+class SdistShape(_Shape):
+    """A source distribution on the package index that carries the source."""
+
+    kind: Literal["sdist"]
+    """sdist"""
+    project: ProjectName
+    """The project's name on the index."""
+    filename: Annotated[str, Field(pattern=_SDIST)]
+    """The file's whole name."""
+    sha256: Sha256
+    """What the file must hash to."""
+    folder: Folder
+    """Where in the archive, below its top folder, the source lies."""
+
+
+class PinShape(_Shape):
+    """A commit of upstream."""
+
+    commit: GitHash
+    """The full commit hash."""
+    epoch: Annotated[int, Field(ge=1)]
+    """SOURCE_DATE_EPOCH of everything built from it, in seconds."""
+    trees: Annotated[dict[Folder, GitHash], Field(min_length=1)]
+    """Folder to git tree hash, all files taken as mode 100644."""
+    origins: Annotated[list[Annotated[GitShape | SdistShape, Field(discriminator="kind")]], Field(min_length=1)]
+    """Where the source can be fetched, tried in this order."""
+
+
+class UpstreamFile(_Shape):
+    """flash-attention/upstream.yaml: pins and switches of Dao-AILab/flash-attention."""
+
+    pins: Annotated[dict[PinName, PinShape], Field(min_length=1)]
+    """Pins by name, which is also the name of the folder of their patch series."""
+    switches: Annotated[dict[Switch, Sentence], Field(min_length=1)]
+    """Upstream's feature switches, without prefix, and what each does."""

@@ -1,0 +1,96 @@
+"""The facts of a checkout, read and checked together: matrix.yaml, every recipe, upstream.yaml."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from hopperforge.config.checks import check_matrix, check_recipe, check_upstream
+from hopperforge.config.convert import to_matrix, to_pin, to_recipe
+from hopperforge.config.files import MatrixFile, RecipeFile, UpstreamFile
+from hopperforge.config.problems import Problem
+from hopperforge.config.shape import Shape, check_shape
+from hopperforge.config.tree import Tree, parse_tree
+from hopperforge.errors import InputError
+from hopperforge.model.matrix import Matrix
+from hopperforge.model.recipe import Recipe
+from hopperforge.model.upstream import UpstreamPin
+
+MATRIX: Final = "matrix.yaml"
+UPSTREAM: Final = "flash-attention/upstream.yaml"
+RECIPES: Final = "recipes"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Project:
+    """Everything the checkout declares: recipes and pins by name, `switches` upstream's names without prefix."""
+
+    matrix: Matrix
+    recipes: Mapping[str, Recipe]
+    pins: Mapping[str, UpstreamPin]
+    switches: frozenset[str]
+
+
+def load_project(root: Path) -> Project:
+    """Read the facts under `root`; InputError lists every problem of every file, by file and line."""
+    problems: list[Problem] = []
+    upstream_tree, upstream = _read(root, UPSTREAM, UpstreamFile, check_upstream, problems)
+    _, matrix = _read(root, MATRIX, MatrixFile, check_matrix, problems)
+    recipes = _read_recipes(root, upstream_tree, problems)
+    if problems or matrix is None or upstream is None:
+        raise _refusal(problems)
+    return Project(
+        matrix=to_matrix(matrix),
+        recipes={folder.name: to_recipe(shape, folder) for folder, shape in recipes.items()},
+        pins={name: to_pin(name, pin) for name, pin in upstream.pins.items()},
+        switches=frozenset(upstream.switches),
+    )
+
+
+def _read(
+    root: Path,
+    file: str,
+    model: type[Shape],
+    check: Callable[[str, Tree], list[Problem]],
+    problems: list[Problem],
+) -> tuple[Tree | None, Shape | None]:
+    """The file as a tree and as its shape, either None where it cannot be; problems are added."""
+    try:
+        content = (root / file).read_bytes()
+    except OSError as error:
+        problems.append(Problem(file, 1, 1, f"cannot be read: {error.strerror}"))
+        return None, None
+    tree, found = parse_tree(file, content)
+    problems += found
+    if tree is None:
+        return None, None
+    shape, found = check_shape(file, tree, model)
+    problems += found
+    malformed = {(problem.line, problem.column) for problem in found}
+    problems += [problem for problem in check(file, tree) if (problem.line, problem.column) not in malformed]
+    return tree, shape
+
+
+def _read_recipes(root: Path, upstream: Tree | None, problems: list[Problem]) -> dict[Path, RecipeFile]:
+    """Every recipe that has its shape, by folder; problems are added."""
+    pins = {name for name, _ in upstream.items("pins")} if upstream else set()
+    switches = {name for name, _ in upstream.items("switches")} if upstream else set()
+    check = functools.partial(check_recipe, pins=pins, switches=switches)
+    recipes: dict[Path, RecipeFile] = {}
+    paths = sorted((root / RECIPES).glob("*/recipe.yaml"))
+    if not paths:
+        problems.append(Problem(RECIPES, 1, 1, "no folder here holds a recipe.yaml"))
+    for path in paths:
+        _, shape = _read(root, path.relative_to(root).as_posix(), RecipeFile, check, problems)
+        if shape is not None:
+            recipes[path.parent] = shape
+    return recipes
+
+
+def _refusal(problems: Sequence[Problem]) -> InputError:
+    """One error for all problems; two checks that say the same are said once."""
+    distinct = sorted(set(problems))
+    files = sorted({problem.file for problem in distinct})
+    count = "1 problem" if len(distinct) == 1 else f"{len(distinct)} problems"
+    return InputError(f"{count} in {', '.join(files)}", detail=[str(problem) for problem in distinct])

@@ -1,0 +1,209 @@
+"""The words of a command, `key=value[,value]`, read all at once.
+
+`--flags` are not words: `cli` takes them out first. What a missing word means is decided in planning, not here.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Final, TypeVar
+
+from hopperforge.config.problems import nearest, perhaps
+from hopperforge.config.project import Project
+from hopperforge.errors import InputError
+from hopperforge.model.request import Kernels, Request, ToolkitChoice
+from hopperforge.model.versions import CudaVersion, PythonVersion, TorchVersion
+
+ENGINES: Final = ("host",)
+EXECUTORS: Final = ("local",)
+WORDS: Final = (
+    "recipe",
+    "profile",
+    "cuda",
+    "torch",
+    "python",
+    "engine",
+    "executor",
+    "jobs",
+    "memory",
+    "kernels",
+    "toolkit",
+)
+
+_MANY: Final = frozenset({"profile", "cuda", "torch", "python"})
+_COUNT: Final = re.compile(r"[1-9][0-9]{0,5}")
+_MEMORY: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(K|M|G|T)(B|iB)?")
+_POWER: Final = {"K": 1, "M": 2, "G": 3, "T": 4}
+
+Value = TypeVar("Value")
+
+
+def parse_words(words: Sequence[str], project: Project) -> Request:
+    """Read the words of a build or a plan; InputError lists every one that is wrong, with what it may have meant."""
+    reader = _Reader(project, _split(words, WORDS, many=_MANY))
+    recipe = reader.named("recipe", project.recipes)
+    request = Request(
+        recipe=recipe,
+        profiles=reader.profiles(recipe),
+        cuda=reader.versions("cuda", CudaVersion.parse, project.matrix.toolkits),
+        torch=reader.versions("torch", TorchVersion.parse, project.matrix.torches),
+        python=reader.versions("python", PythonVersion.parse, project.matrix.pythons),
+        engine=reader.named("engine", ENGINES),
+        executor=reader.named("executor", EXECUTORS),
+        jobs=reader.one("jobs", parse_count),
+        memory=reader.one("memory", parse_memory),
+        kernels=Kernels(reader.named("kernels", tuple(Kernels)) or Kernels.PACK),
+        toolkit=ToolkitChoice(reader.named("toolkit", tuple(ToolkitChoice)) or ToolkitChoice.AUTO),
+    )
+    _refuse(reader.split.problems)
+    return request
+
+
+def parse_keyed(words: Sequence[str], allowed: frozenset[str]) -> dict[str, str]:
+    """Read `key=value` words of a verb that takes `allowed`, each once; InputError lists every wrong one."""
+    split = _split(words, sorted(allowed), many=frozenset())
+    _refuse(split.problems)
+    return {key: values[0] for key, values in split.values.items()}
+
+
+def parse_count(text: str) -> int:
+    """Read a whole number of at least 1; ValueError otherwise."""
+    if _COUNT.fullmatch(text) is None:
+        message = f'"{text}" is not a whole number of at least 1'
+        raise ValueError(message)
+    return int(text)
+
+
+def parse_memory(text: str) -> int:
+    """Read bytes: 12GB is 12 * 10^9; 12GiB and 12G, as Slurm and container engines take it, are 12 * 2^30."""
+    match = _MEMORY.fullmatch(text)
+    if match is None:
+        message = f'"{text}" is not a size; write it as 12GB or 12GiB'
+        raise ValueError(message)
+    base = 1000 if match[3] == "B" else 1024
+    size = int(Decimal(match[1]) * base ** _POWER[match[2]])
+    if size == 0:
+        message = f'"{text}" is no memory at all'
+        raise ValueError(message)
+    return size
+
+
+def _refuse(problems: Sequence[str]) -> None:
+    """Raise if there are problems: a single one is the sentence, several are listed under a count."""
+    if len(problems) == 1:
+        raise InputError(problems[0])
+    if problems:
+        raise InputError(f"{len(problems)} of the words are wrong", detail=problems)
+
+
+@dataclass(slots=True)
+class _Split:
+    """The values of each word, in the order given, and what was wrong on the way."""
+
+    values: dict[str, list[str]] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+
+def _split(words: Iterable[str], known: Sequence[str], *, many: frozenset[str]) -> _Split:
+    split = _Split()
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            split.problems.append(_no_word(word, known))
+        elif key not in known:
+            split.problems.append(_unknown_word(word, key, value, known))
+        elif key in split.values:
+            split.problems.append(_given_twice(key, [*split.values[key], value], many))
+        else:
+            split.values[key] = value.split(",") if key in many else [value]
+            split.problems += _bad_values(key, split.values[key])
+    return split
+
+
+def _no_word(word: str, known: Sequence[str]) -> str:
+    bare = word.lstrip("-")
+    near = nearest(re.split(r"[^A-Za-z]", bare)[0], known)
+    meant = f"; perhaps you meant {near}=..." if near else ""
+    return f'"{word}" is not a word of the form key=value{meant}'
+
+
+def _unknown_word(word: str, key: str, value: str, known: Sequence[str]) -> str:
+    near = nearest(key.lstrip("-"), known)
+    if near is not None:
+        return f"unknown word {word}; perhaps you meant {near}={value}"
+    return f"unknown word {word}; the words here are: {', '.join(known)}"
+
+
+def _given_twice(key: str, values: Sequence[str], many: frozenset[str]) -> str:
+    remedy = f"write {key}={','.join(values)}" if key in many else "give it once"
+    return f"{key} is given twice; {remedy}"
+
+
+def _bad_values(key: str, values: Sequence[str]) -> list[str]:
+    if "" in values:
+        return [f"{key}={','.join(values)} lacks a value"]
+    twice = sorted({value for value in values if values.count(value) > 1})
+    return [f"{key} names {value} twice" for value in twice]
+
+
+@dataclass(slots=True)
+class _Reader:
+    """Turns split words into values; a wrong one is reported and read as not given."""
+
+    project: Project
+    split: _Split
+
+    def named(self, key: str, known: Iterable[str]) -> str | None:
+        """One of a few names."""
+        names = tuple(str(name) for name in known)
+        return next(iter(self._each(key, lambda text: _one_of(text, names))), None)
+
+    def one(self, key: str, parse: Callable[[str], Value]) -> Value | None:
+        """A value of its own form."""
+        return next(iter(self._each(key, parse)), None)
+
+    def profiles(self, recipe: str | None) -> tuple[str, ...]:
+        """Profiles of the recipe, or of any recipe if none was named."""
+        recipes = self.project.recipes
+        chosen = [recipes[recipe]] if recipe is not None else list(recipes.values())
+        known = {name for one in chosen for name in one.profiles}
+        owner = f"recipe {chosen[0].name} has" if len(chosen) == 1 else "the recipes have"
+        return self._each("profile", lambda text: _profile(text, known, owner))
+
+    def versions(self, key: str, parse: Callable[[str], Value], known: Iterable[Value]) -> tuple[Value, ...]:
+        """Versions the matrix has."""
+        listed = tuple(known)
+        return self._each(key, lambda text: _version(text, parse, listed))
+
+    def _each(self, key: str, parse: Callable[[str], Value]) -> tuple[Value, ...]:
+        parsed = []
+        for text in filter(None, self.split.values.get(key, ())):
+            try:
+                parsed.append(parse(text))
+            except ValueError as error:
+                self.split.problems.append(f"{key}={text}: {error}")
+        return tuple(parsed)
+
+
+def _one_of(text: str, known: Sequence[str]) -> str:
+    if text not in known:
+        message = f"there {'is only' if len(known) == 1 else 'are'} {', '.join(known)}{perhaps(text, known)}"
+        raise ValueError(message)
+    return text
+
+
+def _profile(text: str, known: Iterable[str], owner: str) -> str:
+    names = sorted(known)
+    if text not in names:
+        message = f"{owner} {', '.join(names)}{perhaps(text, names)}"
+        raise ValueError(message)
+    return text
+
+
+def _version(text: str, parse: Callable[[str], Value], known: Sequence[Value]) -> Value:
+    version = parse(text)
+    if version not in known:
+        message = f"not in the matrix, which has {', '.join(str(one) for one in known)}"
+        raise ValueError(message)
+    return version

@@ -1,0 +1,235 @@
+"""The executor of one machine: a thread a task, never more than `jobs`, never above the memory budget.
+
+Which task starts when is decided by pure functions over expected costs (`choose`, `makespan`); `LocalExecutor`
+only obeys them. What a task does is not known here.
+"""
+
+import heapq
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import Generic
+
+from hopperforge.errors import HopperforgeError
+from hopperforge.executors.base import Killed, Outcome, ResultT, Task, Work
+from hopperforge.report import Progress, Reporter
+from hopperforge.run.process import HEARTBEAT_SECONDS, Cancelled
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """A task not yet started; `alone` if nothing else may run beside it."""
+
+    task: Task
+    alone: bool
+
+
+@dataclass(slots=True, kw_only=True)
+class Flight:
+    """A task that runs: when it started and is expected to end, and whether anything ever ran beside it."""
+
+    task: Task
+    alone: bool
+    start: float
+    end: float
+    company: bool = False
+
+
+def line_up(tasks: Sequence[Task], memory: int) -> list[Waiting]:
+    """Order tasks longest first; one that exceeds the budget by itself must run alone."""
+    ordered = sorted(tasks, key=lambda task: (-task.cost.seconds, task.name))
+    return [Waiting(task=task, alone=task.cost.peak_rss > memory) for task in ordered]
+
+
+def choose(
+    queue: Sequence[Waiting], running: Sequence[Flight], *, jobs: int, memory: int, now: float
+) -> Waiting | None:
+    """Say which task of `queue` starts now, if any.
+
+    | running                     | answer                                                          |
+    |-----------------------------|-----------------------------------------------------------------|
+    | nothing                     | the first of the queue, however large                           |
+    | `jobs` tasks, or a lone one | none                                                            |
+    | the first fits beside them  | the first                                                       |
+    | it does not fit             | the first later one that fits and does not put the first off    |
+
+    The last row is EASY backfilling (Lifka 1995): without it a large unit keeps memory idle, with plain "whatever
+    fits" it starves until the end and then runs by itself.
+    """
+    if not queue or not running:
+        return next(iter(queue), None)
+    if len(running) >= jobs or any(flight.alone for flight in running):
+        return None
+    first, *later = queue
+    free = memory - sum(flight.task.cost.peak_rss for flight in running)
+    if not first.alone and first.task.cost.peak_rss <= free:
+        return first
+    begin, spare = _reservation(first, running, jobs=jobs, memory=memory, now=now)
+    for waiting in later:
+        cost = waiting.task.cost
+        if not waiting.alone and cost.peak_rss <= free and (now + cost.seconds <= begin or cost.peak_rss <= spare):
+            return waiting
+    return None
+
+
+def _reservation(first: Waiting, running: Sequence[Flight], *, jobs: int, memory: int, now: float) -> tuple[float, int]:
+    """When `first` can start if nothing else does, and the bytes that then stay free for a task started now."""
+    left = sorted(running, key=lambda flight: flight.end, reverse=True)
+    begin = now
+    while left:
+        begin = max(now, left.pop().end)
+        spare = memory - sum(flight.task.cost.peak_rss for flight in left) - first.task.cost.peak_rss
+        if not first.alone and spare >= 0:
+            return begin, spare if len(left) + 2 <= jobs else 0
+    return begin, 0
+
+
+def makespan(queue: Sequence[Waiting], running: Sequence[Flight], *, jobs: int, memory: int, now: float) -> float:
+    """Play the schedule through on expected costs: seconds from `now` until the last task ends."""
+    queue = list(queue)
+    flights = [(max(now, flight.end), index, flight) for index, flight in enumerate(running)]
+    heapq.heapify(flights)
+    clock, count = now, len(flights)
+    while queue or flights:
+        active = [flight for _, _, flight in flights]
+        while waiting := choose(queue, active, jobs=jobs, memory=memory, now=clock):
+            queue.remove(waiting)
+            flight = Flight(task=waiting.task, alone=waiting.alone, start=clock, end=clock + waiting.task.cost.seconds)
+            active.append(flight)
+            count += 1
+            heapq.heappush(flights, (flight.end, count, flight))
+        clock = heapq.heappop(flights)[0]
+    return clock - now
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalExecutor:
+    """Runs tasks on this machine: at most `jobs` at once (>= 1), expected peaks within `memory` bytes together."""
+
+    jobs: int
+    memory: int
+    reporter: Reporter
+
+    def run(
+        self, tasks: Sequence[Task], work: Work[ResultT], on_progress: Callable[[Progress], None]
+    ) -> Outcome[ResultT]:
+        """Run every task, longest first; see `Executor.run`.
+
+        A task killed while others ran beside it is run once more, alone: it was most likely short of memory.
+        """
+        crew = _Crew(work)
+        with ThreadPoolExecutor(max_workers=self.jobs, thread_name_prefix="unit") as pool:
+            turn: _Turn[ResultT] = _Turn(executor=self, total=len(tasks), queue=line_up(tasks, self.memory))
+            try:
+                while turn.queue or turn.flights:
+                    turn.start_all(lambda task: pool.submit(crew.do, task))
+                    if not turn.flights:
+                        break
+                    on_progress(turn.progress())
+                    turn.settle(wait(turn.flights, timeout=HEARTBEAT_SECONDS, return_when=FIRST_COMPLETED).done)
+            except BaseException:  # an interrupt or a bug: either way no worker may go on
+                crew.dismiss()
+                raise
+            on_progress(turn.progress())
+        return Outcome(finished=turn.finished, failures=turn.failures)
+
+
+class _Crew(Generic[ResultT]):
+    """Does the work, and can be told to stop.
+
+    The pool does not know its own threads when an interrupt falls into `submit`, so its shutdown may not wait for
+    them. Here a worker counts from its first step to its last, and none begins after the stop.
+    """
+
+    def __init__(self, work: Work[ResultT]) -> None:
+        self._work = work
+        self._stop = threading.Event()
+        self._changed = threading.Condition()
+        self._busy = 0
+
+    def do(self, task: Task) -> ResultT:
+        with self._changed:
+            if self._stop.is_set():
+                raise Cancelled
+            self._busy += 1
+        try:
+            return self._work(task, self._stop)
+        finally:
+            with self._changed:
+                self._busy -= 1
+                self._changed.notify_all()
+
+    def dismiss(self) -> None:
+        """Set the stop event and wait until no work is being done."""
+        self._stop.set()
+        with self._changed:
+            self._changed.wait_for(lambda: self._busy == 0)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Turn(Generic[ResultT]):
+    """The state of one run: what waits, flies, finished and failed."""
+
+    executor: LocalExecutor
+    total: int
+    queue: list[Waiting]
+    flights: dict[Future[ResultT], Flight] = field(default_factory=dict)
+    finished: dict[str, ResultT] = field(default_factory=dict)
+    failures: dict[str, HopperforgeError] = field(default_factory=dict)
+    expected: float = 0.0
+    measured: float = 0.0
+
+    def start_all(self, submit: Callable[[Task], "Future[ResultT]"]) -> None:
+        """Start what may start now; nothing after a failure."""
+        while not self.failures and (waiting := self._choose()):
+            self.queue.remove(waiting)
+            now = time.monotonic()
+            flight = Flight(task=waiting.task, alone=waiting.alone, start=now, end=now + waiting.task.cost.seconds)
+            self.flights[submit(waiting.task)] = flight
+            if len(self.flights) > 1:
+                for beside in self.flights.values():
+                    beside.company = True
+
+    def _choose(self) -> Waiting | None:
+        running = tuple(self.flights.values())
+        return choose(self.queue, running, jobs=self.executor.jobs, memory=self.executor.memory, now=time.monotonic())
+
+    def settle(self, done: "set[Future[ResultT]]") -> None:
+        """Take what ended out of the air."""
+        for future in done:
+            flight = self.flights.pop(future)
+            match future.exception():
+                case None:
+                    self._finish(flight, future.result())
+                case Killed() as killed if flight.company and not self.failures:
+                    self._retry(flight, killed)
+                case Killed() as killed:
+                    self.failures[flight.task.name] = killed.error
+                case HopperforgeError() as error:
+                    self.failures[flight.task.name] = error
+                case error:
+                    raise error
+
+    def _finish(self, flight: Flight, result: ResultT) -> None:
+        self.finished[flight.task.name] = result
+        self.expected += flight.task.cost.seconds
+        self.measured += time.monotonic() - flight.start
+
+    def _retry(self, flight: Flight, killed: Killed) -> None:
+        self.executor.reporter.warn(f"{killed.error.sentence}; it is tried once more, alone")
+        self.queue.insert(0, Waiting(task=flight.task, alone=True))
+
+    def progress(self) -> Progress:
+        """The moment as the reporter shows it; seconds left are scaled by how wrong the finished tasks' costs were."""
+        running = tuple(self.flights.values())
+        left = makespan(self.queue, running, jobs=self.executor.jobs, memory=self.executor.memory, now=time.monotonic())
+        scale = self.measured / self.expected if self.expected > 0 else 1.0
+        return Progress(
+            done=len(self.finished),
+            total=self.total,
+            running=tuple(flight.task.name for flight in running),
+            memory=sum(flight.task.cost.peak_rss for flight in running),
+            seconds_left=left * scale,
+        )

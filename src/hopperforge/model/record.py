@@ -1,0 +1,209 @@
+"""The record of a finished package: everything that went into it, and what was proven about it.
+
+It is the JSON beside every wheel in a wheelhouse. Reading is strict: a field missing, unknown or of the wrong type
+is an error, for a record that is half understood proves nothing.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+from pydantic import ConfigDict, PlainSerializer, PlainValidator, TypeAdapter, ValidationError, with_config
+
+from hopperforge.errors import InputError
+from hopperforge.model.cell import Accepted
+from hopperforge.model.request import Kernels
+from hopperforge.model.toolkit import ToolkitOrigin
+from hopperforge.model.versions import CudaVersion, PythonVersion, TorchVersion
+from hopperforge.model.wheel import GateResult
+
+RECORD_FORMAT: Final = 1
+
+_STRICT: Final = ConfigDict(extra="forbid", strict=True, ser_json_inf_nan="constants")
+_V = TypeVar("_V")
+
+
+def _text(parse: Callable[[str], _V]) -> tuple[PlainValidator, PlainSerializer]:
+    """Read and write a version as its own text."""
+
+    def read(value: object) -> _V:
+        if not isinstance(value, str):
+            message = "a version is written as a string"
+            raise ValueError(message)  # noqa: TRY004 - pydantic reports ValueError, not TypeError
+        return parse(value)
+
+    return PlainValidator(read), PlainSerializer(str, return_type=str)
+
+
+_READ_CUDA, _WRITE_CUDA = _text(CudaVersion.parse)
+_READ_TORCH, _WRITE_TORCH = _text(TorchVersion.parse)
+_READ_PYTHON, _WRITE_PYTHON = _text(PythonVersion.parse)
+_Cuda = Annotated[CudaVersion, _READ_CUDA, _WRITE_CUDA]
+_Torch = Annotated[TorchVersion, _READ_TORCH, _WRITE_TORCH]
+_Python = Annotated[PythonVersion, _READ_PYTHON, _WRITE_PYTHON]
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WheelFacts:
+    """The package's file; sizes in bytes, `library_size` that of the shared library inside."""
+
+    file: str
+    sha256: str
+    size: int
+    library_size: int
+    platform_tags: tuple[str, ...]
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedCell:
+    """A cell the package serves; `runtime` is the CUDA of the torch build it was paired with."""
+
+    cuda: _Cuda
+    torch: _Torch
+    python: _Python
+    platform: str
+    runtime: _Cuda
+
+    @classmethod
+    def of(cls, accepted: Accepted) -> "ServedCell":
+        """Take what a record keeps of an accepted cell."""
+        cell = accepted.cell
+        return cls(
+            cuda=cell.cuda, torch=cell.torch, python=cell.python, platform=cell.platform, runtime=accepted.runtime
+        )
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceFacts:
+    """Upstream's source as it was compiled: the pin, the tree hashes that were checked, the patches by sha256."""
+
+    pin: str
+    commit: str
+    epoch: int
+    trees: Mapping[str, str]
+    origin: str
+    patches: Mapping[str, str]
+    kernel_tree: str
+    front_tree: str
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolkitFacts:
+    """The CUDA toolkit that compiled."""
+
+    version: _Cuda
+    release: str
+    origin: ToolkitOrigin
+    fingerprint: Mapping[str, str]
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompilerFacts:
+    """The host compiler."""
+
+    version: str
+    fingerprint: Mapping[str, str]
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitFacts:
+    """A unit of the pack: wall seconds and peak resident bytes of its compile, None where they were never measured."""
+
+    path: str
+    key: str
+    sha256: str
+    size: int
+    seconds: float | None
+    peak_rss: int | None
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackFacts:
+    """The kernel pack bound into the package."""
+
+    key: str
+    sha256: str
+    units: tuple[UnitFacts, ...]
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrontFacts:
+    """The front: the torch whose headers it was bound with, its flags, and the tools that wrote the wheel."""
+
+    torch_release: str
+    torch_wheel_sha256: str
+    flags: tuple[str, ...]
+    tools: Mapping[str, str]
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """Everything that went into a package and what was proven.
+
+    `pack` is None where upstream's own build compiled the kernels; `gpu` is None until the smoke tests passed on a
+    GPU, then their gpu.json as it is; `timings` are wall seconds by stage; `created` is a UTC time in text.
+    """
+
+    format: Literal[1]
+    name: str
+    version: str
+    wheel: WheelFacts
+    build_key: str
+    recipe: str
+    profile: str
+    switches: tuple[str, ...]
+    architectures: tuple[str, ...]
+    cells: tuple[ServedCell, ...]
+    source: SourceFacts
+    toolkit: ToolkitFacts
+    host_compiler: CompilerFacts
+    engine: str
+    kernels: Kernels
+    pack: PackFacts | None
+    front: FrontFacts
+    gates: tuple[GateResult, ...]
+    gpu: Mapping[str, Any] | None
+    timings: Mapping[str, float]
+    created: str
+
+    def to_json(self) -> bytes:
+        """Write the record as JSON for people and programs: fields in their order, two blanks of indentation."""
+        return _RECORD.dump_json(self, indent=2) + b"\n"
+
+    @classmethod
+    def from_json(cls, data: bytes, place: str) -> "Record":
+        """Read a record; InputError names `place` and every field that is wrong."""
+        try:
+            return _RECORD.validate_json(data)
+        except ValidationError as error:
+            raise InputError(
+                f"{place} is not a record this hopperforge can read",
+                detail=[f"{_field(item['loc'])}: {item['msg']}" for item in error.errors(include_url=False)],
+                hint=f"rm {place}   # then build again: what is cached is not compiled twice",
+            ) from error
+
+    def with_gpu(self, gpu: Mapping[str, Any]) -> "Record":
+        """Make the record that holds the smoke tests' results as well."""
+        return dataclasses.replace(self, gpu=gpu)
+
+    def with_gates(self, gates: Sequence[GateResult]) -> "Record":
+        """Make the record that holds further gates' results; one of the same name is replaced."""
+        names = {gate.name for gate in gates}
+        return dataclasses.replace(self, gates=(*(gate for gate in self.gates if gate.name not in names), *gates))
+
+
+def _field(location: tuple[int | str, ...]) -> str:
+    return ".".join(map(str, location)) or "the file"
+
+
+_RECORD: Final = TypeAdapter(Record)

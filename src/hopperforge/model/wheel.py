@@ -1,0 +1,43 @@
+"""A wheel on its way to the wheelhouse: one immutable type for each stage it has passed."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ConfigDict, with_config
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawWheel:
+    """A wheel as the front made it, with the tag of this machine (linux_x86_64)."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepairedWheel:
+    """A wheel with normalised bytes and the platform tags auditwheel gave it, in the file name's order."""
+
+    path: Path
+    platform_tags: tuple[str, ...]
+
+
+@with_config(ConfigDict(extra="forbid", strict=True))  # it is read back from records
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateResult:
+    """What one gate found: `detail` says what was looked at, or every reason to refuse."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifiedWheel:
+    """A wheel that passed every gate; sizes in bytes, `library_size` that of the one shared library inside."""
+
+    path: Path
+    platform_tags: tuple[str, ...]
+    sha256: str
+    size: int
+    library_size: int
+    gates: tuple[GateResult, ...]

@@ -1,0 +1,275 @@
+"""From a plan to packages: the stages in order, one result for each build.
+
+`prepare` fetches and identifies everything that decides a package's bytes; `make_package` turns it into one. Errors
+become results in `run_plan`, so that one failed build does not take the others with it.
+"""
+
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from hopperforge.config.project import Project
+from hopperforge.errors import HopperforgeError
+from hopperforge.model.cell import Build, Plan
+from hopperforge.model.keys import content_key
+from hopperforge.model.machine import Machine, Sizing
+from hopperforge.model.pack import KernelPack, Unit, pack_key
+from hopperforge.model.request import Kernels, Request
+from hopperforge.plan_report import PackStatus
+from hopperforge.run.files import make_folder, temporary_folder
+from hopperforge.run.workspace import Workspace
+from hopperforge.sizing import size
+from hopperforge.stages.front_torch import FrontInputs, bind, build_key, torch_requirement
+from hopperforge.stages.host_compiler import find_host_compiler
+from hopperforge.stages.kernels import cached_units, compile_pack, expected_seconds, unit_keys
+from hopperforge.stages.patch import list_units, patch_source
+from hopperforge.stages.record import make_record
+from hopperforge.stages.repair import repair
+from hopperforge.stages.source import fetch_source, find_source
+from hopperforge.stages.toolkit import obtain_toolkit
+from hopperforge.stages.torch_kit import obtain_torch_kit
+from hopperforge.stages.verify import verify
+from hopperforge.store.costs import load_costs
+from hopperforge.store.wheelhouse import Shelved, Wheelhouse
+
+_T = TypeVar("_T")
+
+# The largest peak of the 60 sm_90 forward units, nvcc 13.0 on 16 cores; see store/costs.py for each.
+_LARGE_UNIT: Final = 6_500_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A build with everything that decides its bytes; `key` is its build key, `kernels_key` that of its pack."""
+
+    inputs: FrontInputs
+    units: tuple[Unit, ...]
+    kernels_key: str
+    key: str
+    cached: int
+    sizing: Sizing
+    expected_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildResult:
+    """How one build ended: a package, found finished or made now, or an error."""
+
+    build: Build
+    package: Shelved | None
+    cached: bool
+    compiled: int
+    seconds: float
+    error: HopperforgeError | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A request with the facts it is judged by and the machine it runs on; `now` gives UTC in text for records."""
+
+    project: Project
+    request: Request
+    machine: Machine
+    workspace: Workspace
+    now: Callable[[], str]
+
+    def fetch_inputs(self, build: Build) -> FrontInputs:
+        """Fetch and identify what decides a build's bytes: source, patches, toolkit, host compiler, torch."""
+        report = self.workspace.reporter
+        matrix = self.project.matrix
+        pin = self.project.pins[build.recipe.pin]
+        report.stage("source", pin.name)
+        source = fetch_source(pin, self.workspace)
+        report.stage("patch", f"patches/{pin.name}")
+        patched = patch_source(source, self.workspace)
+        report.stage("toolkit", f"CUDA {build.cuda}")
+        fact = matrix.toolkits[build.cuda]
+        toolkit = obtain_toolkit(fact, self.request.toolkit, self.workspace)
+        compiler = find_host_compiler(self.workspace.environ, fact.gcc_max)
+        report.note(f"nvcc {toolkit.release} ({toolkit.origin}), g++ {compiler.version}")
+        return FrontInputs(
+            build=build,
+            source=patched,
+            toolkit=toolkit,
+            toolkit_fact=fact,
+            compiler=compiler,
+            torch_fact=matrix.torches[build.torch],
+        )
+
+    def prepare(self, build: Build) -> Prepared:
+        """Give a build its units, its keys and its compile settings."""
+        inputs = self.fetch_inputs(build)
+        units = list_units(inputs.source, build.profile, build.cuda, inputs.torch_fact.release, self.workspace)
+        keys = unit_keys(units, source=inputs.source, toolkit=inputs.toolkit, compiler=inputs.compiler)
+        kernels_key = _kernels_key(inputs, keys)
+        at_hand = cached_units(
+            units, source=inputs.source, toolkit=inputs.toolkit, compiler=inputs.compiler, workspace=self.workspace
+        )
+        missing = [unit for unit in units if not at_hand[unit.path]]
+        sizing = self._size(missing or list(units), inputs)
+        return Prepared(
+            inputs=inputs,
+            units=units,
+            kernels_key=kernels_key,
+            key=build_key(inputs, kernels_key),
+            cached=len(units) - len(missing),
+            sizing=sizing,
+            expected_seconds=expected_seconds(missing, toolkit=inputs.toolkit, sizing=sizing, workspace=self.workspace),
+        )
+
+    def _size(self, units: list[Unit], inputs: FrontInputs) -> Sizing:
+        costs = load_costs(self.workspace.store, self.workspace.reporter)
+        return size(
+            self.machine,
+            jobs=self.request.jobs,
+            memory=self.request.memory,
+            gencodes=max(unit.gencodes for unit in units),
+            unit_peak=max(costs.expect(unit, inputs.toolkit.version).peak_rss for unit in units),
+            units=len(units),
+        )
+
+    def _size_unseen(self) -> Sizing:
+        """Choose settings before the units are known, as if they were of the largest kind measured."""
+        return size(
+            self.machine,
+            jobs=self.request.jobs,
+            memory=self.request.memory,
+            gencodes=1,
+            unit_peak=_LARGE_UNIT,
+            units=None,
+        )
+
+    def status(self, build: Build, where: str) -> PackStatus:
+        """Say how far a build is without fetching anything; `where` is where its toolkit would come from."""
+        pin = self.project.pins[build.recipe.pin]
+        if find_source(pin, self.workspace) is None or where == "registry":
+            sizing = size(
+                self.machine, jobs=self.request.jobs, memory=self.request.memory, gencodes=1, unit_peak=1, units=1
+            )
+            return PackStatus(units=None, cached=0, sizing=sizing, expected_seconds=None, wheel=None)
+        prepared = self.prepare(build)
+        finished = self.wheelhouse.find(prepared.key)
+        return PackStatus(
+            units=len(prepared.units),
+            cached=prepared.cached,
+            sizing=prepared.sizing,
+            expected_seconds=prepared.expected_seconds,
+            wheel=str(finished.path) if finished else None,
+        )
+
+    @property
+    def wheelhouse(self) -> Wheelhouse:
+        """The wheelhouse that packages of this job go to."""
+        return Wheelhouse(self.workspace.wheelhouse, self.workspace.reporter)
+
+    def run_plan(self, plan: Plan) -> tuple[BuildResult, ...]:
+        """Make every package of a plan; a build that fails does not stop the others."""
+        return tuple(self._run_build(build) for build in plan.builds)
+
+    def _run_build(self, build: Build) -> BuildResult:
+        started = time.monotonic()
+        self.workspace.reporter.stage("build", str(build))
+        try:
+            prepared = self.prepare(build)
+            found = self.wheelhouse.find(prepared.key)
+            package, compiled = (found, 0) if found is not None else self.make_package(prepared)
+        except HopperforgeError as error:
+            seconds = time.monotonic() - started
+            return BuildResult(build=build, package=None, cached=False, compiled=0, seconds=seconds, error=error)
+        return BuildResult(
+            build=build,
+            package=package,
+            cached=found is not None,
+            compiled=compiled,
+            seconds=time.monotonic() - started,
+            error=None,
+        )
+
+    def make_package(self, prepared: Prepared) -> tuple[Shelved, int]:
+        """Compile, bind, repair, verify and record; returns the package and how many units were compiled."""
+        clock = _Clock()
+        report = self.workspace.reporter
+        inputs, build = prepared.inputs, prepared.inputs.build
+        pack = clock.time("kernels", lambda: self._compile(prepared))
+        report.stage("front", f"torch {build.torch} ({build.abi} ABI)")
+        torch = clock.time("torch", lambda: obtain_torch_kit(inputs.torch_fact, self.workspace))
+        with temporary_folder(make_folder(self.workspace.work), "package-") as folder:
+            out = make_folder(folder / "raw")
+            raw = clock.time(
+                "front", lambda: bind(inputs, pack, torch, sizing=prepared.sizing, out=out, workspace=self.workspace)
+            )
+            report.stage("repair", raw.path.name)
+            repaired = clock.time(
+                "repair",
+                lambda: repair(
+                    raw,
+                    needed=build.recipe.needed,
+                    epoch=inputs.source.pin.epoch,
+                    workspace=self.workspace,
+                    work=make_folder(folder / "repaired"),
+                ),
+            )
+            report.stage("verify", repaired.path.name)
+            verified = clock.time(
+                "verify",
+                lambda: verify(
+                    repaired,
+                    build=build,
+                    requires=[torch_requirement(build)],
+                    workspace=self.workspace,
+                    host=platform.node(),
+                    folders={"toolkit": inputs.toolkit.root},
+                ),
+            )
+            record = make_record(
+                inputs,
+                prepared.key,
+                pack=pack,
+                torch=torch,
+                verified=verified,
+                engine="host",
+                timings=clock.seconds,
+                created=self.now(),
+            )
+            report.stage("record", f"{verified.path.name}.json")
+            return self.wheelhouse.add(verified, record), pack.compiled if pack else len(prepared.units)
+
+    def _compile(self, prepared: Prepared) -> KernelPack | None:
+        inputs = prepared.inputs
+        if inputs.build.kernels is Kernels.INLINE:
+            self.workspace.reporter.stage("kernels", f"{len(prepared.units)} units, by upstream's own build")
+            return None
+        self.workspace.reporter.stage("kernels", f"{len(prepared.units)} units, {prepared.cached} cached")
+        for reason in prepared.sizing.reasons:
+            self.workspace.reporter.note(reason)
+        return compile_pack(
+            prepared.units,
+            source=inputs.source,
+            toolkit=inputs.toolkit,
+            compiler=inputs.compiler,
+            sizing=prepared.sizing,
+            workspace=self.workspace,
+        )
+
+
+def _kernels_key(inputs: FrontInputs, keys: Mapping[str, str]) -> str:
+    match inputs.build.kernels:
+        case Kernels.PACK:
+            return pack_key(keys)
+        case Kernels.INLINE:
+            return content_key("inline", {"kernel_tree": inputs.source.kernel_tree})
+
+
+class _Clock:
+    """Wall seconds by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def time(self, stage: str, work: Callable[[], _T]) -> _T:
+        started = time.monotonic()
+        result = work()
+        self.seconds[stage] = round(time.monotonic() - started, 3)
+        return result

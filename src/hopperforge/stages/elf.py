@@ -1,0 +1,99 @@
+"""What a shared library says of itself: what it needs, where it searches, what it shows to others."""
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from elftools.common.exceptions import ELFError
+from elftools.construct import ConstructError
+from elftools.elf.dynamic import DynamicSection
+from elftools.elf.elffile import ELFFile
+from elftools.elf.gnuversions import GNUVerNeedSection, GNUVerSymSection
+from elftools.elf.sections import SymbolTableSection
+
+_VISIBLE = frozenset({"STV_DEFAULT", "STV_PROTECTED"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Library:
+    """The dynamic section and symbol table of a shared library.
+
+    `needed` is DT_NEEDED in order, `search_paths` DT_RPATH and DT_RUNPATH, `exports` the defined dynamic symbols
+    others can bind to, `versions` each versioned symbol it takes from others: ("pthread_create", "GLIBC_2.34").
+    """
+
+    needed: tuple[str, ...]
+    search_paths: tuple[str, ...]
+    exports: tuple[str, ...]
+    versions: tuple[tuple[str, str], ...]
+
+
+def read_library(data: bytes) -> Library:
+    """Read an ELF shared library from its bytes; ValueError if it is none or is damaged."""
+    try:
+        elf = ELFFile(io.BytesIO(data))
+        dynamic, symbols = _dynamic_sections(elf)
+        return Library(
+            needed=tuple(_texts(dynamic, "needed")),
+            search_paths=(*_texts(dynamic, "rpath"), *_texts(dynamic, "runpath")),
+            exports=tuple(sorted(_exports(symbols))),
+            versions=tuple(sorted(_versions(elf, symbols))),
+        )
+    except (ELFError, ConstructError, AttributeError, UnicodeDecodeError) as error:
+        # AttributeError: pyelftools follows links between sections that a damaged file does not have
+        message = f"it is no readable shared library: {error}"
+        raise ValueError(message) from error
+
+
+def _dynamic_sections(elf: ELFFile) -> tuple[DynamicSection, SymbolTableSection]:
+    dynamic = elf.get_section_by_name(".dynamic")
+    symbols = elf.get_section_by_name(".dynsym")
+    if not isinstance(dynamic, DynamicSection) or not isinstance(symbols, SymbolTableSection):
+        message = "it has no dynamic section or no dynamic symbol table"
+        raise ELFError(message)
+    return dynamic, symbols
+
+
+def _texts(dynamic: DynamicSection, kind: str) -> Iterator[str]:
+    """Yield the entries of DT_<KIND>; pyelftools hangs each tag's text on it under the tag's own name."""
+    for tag in dynamic.iter_tags(f"DT_{kind.upper()}"):
+        yield str(vars(tag)[kind])
+
+
+def _exports(symbols: SymbolTableSection) -> Iterator[str]:
+    for symbol in symbols.iter_symbols():
+        defined = symbol["st_shndx"] != "SHN_UNDEF"
+        shared = symbol["st_info"]["bind"] != "STB_LOCAL"  # global, weak, and GNU's unique
+        if defined and shared and symbol["st_other"]["visibility"] in _VISIBLE:
+            yield symbol.name
+
+
+def newest_versions(library: Library) -> tuple[str, ...]:
+    """Name the newest version of each family the library asks of the system, with up to three symbols that ask it.
+
+    "GLIBC_2.34 (pthread_create)": these set the platform tag.
+    """
+    families: dict[str, dict[tuple[int, ...], list[str]]] = {}
+    for symbol, version in library.versions:
+        family, _, number = version.rpartition("_")
+        if all(part.isdecimal() for part in number.split(".")):
+            key = tuple(int(part) for part in number.split("."))
+            families.setdefault(family, {}).setdefault(key, []).append(symbol)
+    lines = []
+    for family, versions in sorted(families.items()):
+        newest = max(versions)
+        symbols = ", ".join(sorted(versions[newest])[:3])
+        lines.append(f"{family}_{'.'.join(map(str, newest))} ({symbols})")
+    return tuple(lines)
+
+
+def _versions(elf: ELFFile, symbols: SymbolTableSection) -> Iterator[tuple[str, str]]:
+    needed = elf.get_section_by_name(".gnu.version_r")
+    marks = elf.get_section_by_name(".gnu.version")
+    if not isinstance(needed, GNUVerNeedSection) or not isinstance(marks, GNUVerSymSection):
+        return
+    names = {aux["vna_other"]: aux.name for _, group in needed.iter_versions() for aux in group}
+    for index, symbol in enumerate(symbols.iter_symbols()):
+        version = names.get(marks.get_symbol(index)["ndx"])
+        if version is not None:
+            yield symbol.name, version

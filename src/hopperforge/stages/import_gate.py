@@ -1,0 +1,133 @@
+"""The import gate: a wheel is installed beside the real framework in the Python it promises to serve, and imported.
+
+No GPU is needed and none is shown: the package must import and say in one sentence what is missing.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hopperforge.errors import ToolError
+from hopperforge.model.keys import content_key
+from hopperforge.model.versions import TorchVersion
+from hopperforge.model.wheel import GateResult
+from hopperforge.run.files import Lock, remove_folder, replace_folder, storage_guard, sweep, temporary_folder
+from hopperforge.run.workspace import Workspace
+from hopperforge.stages import import_probe
+from hopperforge.stages.audit_tools import Answer, module, run_tool
+
+_PIP = (*module("pip"), "--python")
+_INSTALL = ("install", "--quiet", "--no-input", "--disable-pip-version-check")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promise:
+    """What a package promises to anyone who imports it.
+
+    `operators` are torch operators by full name ("fa3_fwd::fwd"); `function` is one of `module` that takes q, k, v;
+    `guard` a regular expression its error must match where there is no GPU.
+    """
+
+    module: str
+    operators: tuple[str, ...]
+    function: str
+    guard: str
+
+
+def prove_import(
+    wheel: Path,
+    *,
+    promise: Promise,
+    torch: TorchVersion,
+    python: str,
+    workspace: Workspace,
+    requirement: str | None = None,
+) -> GateResult:
+    """Install `wheel` beside the index's torch in a venv of the interpreter `python`, and import it without a GPU.
+
+    The venv is made once for each interpreter and torch. `requirement` takes the place of torch's own. A wheel that
+    breaks its promise is a failed result; a framework or an interpreter that cannot be had is a ToolError.
+    """
+    wanted = requirement or f"torch=={torch}.*"
+    interpreter = framework_venv(python, wanted, workspace)
+    name = f"import with torch {torch} on {python}"
+    with temporary_folder(workspace.work, "import") as target:
+        install = run_tool(
+            (*_PIP, interpreter, *_INSTALL, "--no-deps", "--no-index", "--target", target, wheel),
+            name=f"install-{wheel.name}",
+            workspace=workspace,
+        )
+        if install.status != 0:
+            return GateResult(name=name, passed=False, detail=_last_words("pip refuses the wheel", install))
+        answer = _probe(interpreter, target, promise, wheel.name, workspace)
+    problems = read_probe(answer.lines)
+    if problems is None or answer.status != 0:
+        return GateResult(name=name, passed=False, detail=_last_words(f"status {answer.status}", answer))
+    ops = ", ".join(promise.operators)
+    detail = "; ".join(problems) or f"{promise.module} imports, has {ops}, and says what is missing without a GPU"
+    return GateResult(name=name, passed=not problems, detail=detail)
+
+
+def _probe(interpreter: Path, target: Path, promise: Promise, name: str, workspace: Workspace) -> Answer:
+    order = {
+        "target": str(target),
+        "module": promise.module,
+        "operators": promise.operators,
+        "function": promise.function,
+        "guard": promise.guard,
+    }
+    # -I and these: neither the user's paths nor a GPU may help
+    extra = {"CUDA_VISIBLE_DEVICES": "", "LD_LIBRARY_PATH": "", "LD_PRELOAD": ""}
+    command = (interpreter, "-I", "-B", str(import_probe.__file__), json.dumps(order))
+    return run_tool(command, name=f"import-{name}", workspace=workspace, extra=extra)
+
+
+def read_probe(lines: Sequence[str]) -> list[str] | None:
+    """Take the probe's list of problems from its output; None if it did not come to print it."""
+    for line in reversed(lines):
+        if line.startswith(import_probe.MARK):
+            return [str(problem) for problem in json.loads(line.removeprefix(import_probe.MARK))]
+    return None
+
+
+def _last_words(what: str, answer: Answer) -> str:
+    return "; ".join([what, *answer.lines[-3:], f"log: {answer.log}"])
+
+
+def framework_venv(python: str, requirement: str, workspace: Workspace) -> Path:
+    """Make a venv of `python` with `requirement` installed, or find it made before; returns its interpreter.
+
+    ToolError if the interpreter does not start or the index does not give the requirement.
+    """
+    venvs = workspace.cache / "venvs"
+    key = content_key("venv", {"python": str(Path(python).resolve()), "requirement": requirement})
+    name = f"{re.sub(r'[^A-Za-z0-9.]+', '-', requirement.rsplit('/', maxsplit=1)[-1])}-{key[:16]}"
+    final = venvs / name
+    interpreter = final / "bin" / "python"
+    with Lock(venvs / f"{name}.lock"):
+        if not interpreter.exists():  # a venv whose Python was removed is made anew
+            sweep(venvs, name)
+            remove_folder(final)
+            with storage_guard(venvs), temporary_folder(venvs, name) as folder:
+                _make_venv(python, requirement, folder, workspace)
+                replace_folder(folder, final)
+    return interpreter
+
+
+def _make_venv(python: str, requirement: str, folder: Path, workspace: Workspace) -> None:
+    made = run_tool((python, "-m", "venv", "--without-pip", folder), name="venv", workspace=workspace)
+    if made.status != 0:
+        raise ToolError(f"{python} cannot make a virtual environment", detail=made.tail)
+    workspace.reporter.note(f"installing {requirement} for {python} to import the package beside it")
+    install = run_tool(
+        (*_PIP, folder / "bin" / "python", *_INSTALL, requirement), name="install-framework", workspace=workspace
+    )
+    if install.status != 0:
+        raise ToolError(
+            f"{requirement} cannot be installed for {python}",
+            detail=install.tail,
+            hint=f"{sys.executable} -m pip download --no-deps '{requirement}'   # is the index reachable?",
+        )

@@ -1,0 +1,100 @@
+"""The record stage: what a build was made of and what it passed, gathered for the wheelhouse."""
+
+from collections.abc import Mapping
+from importlib.metadata import version
+
+from hopperforge.model.pack import KernelPack
+from hopperforge.model.record import (
+    CompilerFacts,
+    FrontFacts,
+    PackFacts,
+    Record,
+    ServedCell,
+    SourceFacts,
+    ToolkitFacts,
+    UnitFacts,
+    WheelFacts,
+)
+from hopperforge.model.upstream import PatchedSource
+from hopperforge.model.wheel import VerifiedWheel
+from hopperforge.stages.front_torch import WRITERS, FrontInputs, placeless_link
+from hopperforge.stages.torch_kit import TorchKit
+
+
+def make_record(
+    inputs: FrontInputs,
+    build_key: str,
+    *,
+    pack: KernelPack | None,
+    torch: TorchKit,
+    verified: VerifiedWheel,
+    engine: str,
+    timings: Mapping[str, float],
+    created: str,
+) -> Record:
+    """Gather the record of a verified wheel; `timings` are seconds by stage, `created` a UTC time in text."""
+    build, toolkit, compiler = inputs.build, inputs.toolkit, inputs.compiler
+    return Record(
+        format=1,
+        name=build.recipe.package.distribution,
+        version=build.version,
+        wheel=WheelFacts(
+            file=verified.path.name,
+            sha256=verified.sha256,
+            size=verified.size,
+            library_size=verified.library_size,
+            platform_tags=verified.platform_tags,
+        ),
+        build_key=build_key,
+        recipe=build.recipe.name,
+        profile=build.profile.name,
+        switches=tuple(sorted(build.profile.switches)),
+        architectures=tuple(sorted(build.profile.architectures)),
+        cells=tuple(ServedCell.of(accepted) for accepted in build.cells),
+        source=_source_facts(inputs.source),
+        toolkit=ToolkitFacts(
+            version=toolkit.version, release=toolkit.release, origin=toolkit.origin, fingerprint=toolkit.fingerprint
+        ),
+        host_compiler=CompilerFacts(version=compiler.version, fingerprint=compiler.fingerprint),
+        engine=engine,
+        kernels=build.kernels,
+        pack=_pack_facts(pack) if pack is not None else None,
+        front=FrontFacts(
+            torch_release=torch.release,
+            torch_wheel_sha256=torch.wheel_sha256,
+            flags=placeless_link(build),
+            tools={name: version(name) for name in WRITERS},
+        ),
+        gates=verified.gates,
+        gpu=None,
+        timings=dict(timings),
+        created=created,
+    )
+
+
+def _source_facts(source: PatchedSource) -> SourceFacts:
+    return SourceFacts(
+        pin=source.pin.name,
+        commit=source.pin.commit,
+        epoch=source.pin.epoch,
+        trees=source.pin.trees,
+        origin=source.origin,
+        patches=source.patches,
+        kernel_tree=source.kernel_tree,
+        front_tree=source.front_tree,
+    )
+
+
+def _pack_facts(pack: KernelPack) -> PackFacts:
+    units = (
+        UnitFacts(
+            path=unit.path,
+            key=unit.key,
+            sha256=unit.sha256,
+            size=unit.size,
+            seconds=unit.cost.seconds if unit.cost else None,
+            peak_rss=unit.cost.peak_rss if unit.cost else None,
+        )
+        for unit in pack.units
+    )
+    return PackFacts(key=pack.key, sha256=pack.sha256, units=tuple(units))

@@ -1,0 +1,242 @@
+"""The toolkit stage: a CUDA compiler from the machine or from package-index wheels, known by its fingerprint.
+
+Where it lies and who installed it do not matter: equal bytes have an equal key. The host compiler is in
+`stages.host_compiler`.
+"""
+
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from hopperforge.errors import SourceError, ToolError
+from hopperforge.model.keys import content_key
+from hopperforge.model.matrix import Matrix
+from hopperforge.model.request import ToolkitChoice
+from hopperforge.model.toolkit import Toolkit, ToolkitFact, ToolkitOrigin
+from hopperforge.model.versions import CudaVersion
+from hopperforge.run.archives import unpack_zip
+from hopperforge.run.download import fetch_all
+from hopperforge.run.files import make_folder
+from hopperforge.run.process import run
+from hopperforge.run.workspace import Workspace
+from hopperforge.stages.fingerprint import fingerprint
+from hopperforge.stages.unpacked import receipt_path, unpack_once
+
+PARTS: Final = {
+    "nvcc": "bin/nvcc",
+    "nvcc.profile": "bin/nvcc.profile",
+    "cudafe++": "bin/cudafe++",
+    "ptxas": "bin/ptxas",
+    "fatbinary": "bin/fatbinary",
+    "nvlink": "bin/nvlink",
+    "cicc": "nvvm/bin/cicc",
+    "libdevice": "nvvm/libdevice/libdevice.10.bc",
+    "cudart_static": "lib64/libcudart_static.a",
+}
+"""The files of a toolkit that decide an object's or a library's bytes, by the name they have in a fingerprint."""
+
+_RUNTIME_HEADER: Final = "include/cuda_runtime.h"
+_CCCL_HEADERS: Final = ("include/cccl/cuda/std/cstdint", "include/cuda/std/cstdint")
+_RELEASE: Final = re.compile(r"release (?P<version>\d+\.\d+), V(?P<release>\d+\.\d+\.\d+)")
+_TOP: Final = re.compile(r"#\$ TOP=(?P<top>.+?)\s*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """A complete toolkit in a folder, not fingerprinted yet."""
+
+    root: Path
+    version: CudaVersion
+    release: str
+
+
+class _UnusableError(Exception):
+    """Why an origin has no toolkit for us, as a clause; another origin may have one."""
+
+
+def obtain_toolkit(fact: ToolkitFact, choice: ToolkitChoice, workspace: Workspace) -> Toolkit:
+    """Give the toolkit `fact` describes from the origins that `choice` and the matrix allow.
+
+    AUTO takes the machine's own if it has the right version and is complete, else the registry's. ToolError,
+    with the reason of every origin asked, if none has it; SourceError if a wheel is not the pinned one.
+    """
+    reasons: list[str] = []
+    if choice is not ToolkitChoice.REGISTRY:
+        try:
+            return _system_toolkit(fact, workspace)
+        except _UnusableError as reason:
+            reasons.append(f"system: {reason}")
+    if choice is not ToolkitChoice.SYSTEM:
+        try:
+            return _registry_toolkit(fact, workspace)
+        except _UnusableError as reason:
+            reasons.append(f"registry: {reason}")
+        except ToolError as error:
+            reasons += [f"registry: {error.sentence}", *(f"  {line}" for line in error.detail)]
+    raise ToolError(
+        f"there is no CUDA {fact.version} toolkit to compile with",
+        detail=reasons,
+        hint=_remedy(fact, choice),
+    )
+
+
+def _remedy(fact: ToolkitFact, choice: ToolkitChoice) -> str:
+    if choice is not ToolkitChoice.SYSTEM and fact.wheels:
+        return "python -m pip config list   # check index-url, proxy and cert, or set CUDA_HOME to a complete toolkit"
+    return f"export CUDA_HOME=/path/to/cuda-{fact.version}"
+
+
+def find_system_toolkit(workspace: Workspace) -> Toolkit | None:
+    """Give the machine's own toolkit, whatever its version: CUDA_HOME, CUDA_PATH, or nvcc on PATH; None if unusable."""
+    try:
+        found = _inspect_system(workspace)
+    except _UnusableError:
+        return None
+    return _identified(found, ToolkitOrigin.SYSTEM, workspace)
+
+
+def toolkits_at_hand(matrix: Matrix, workspace: Workspace) -> Mapping[CudaVersion, str]:
+    """Say where each toolkit of the matrix would come from: "system /usr/local/cuda", "cached" or "registry".
+
+    Ascending by version; a toolkit that no origin has is left out. Offline and quick: nothing is hashed.
+    """
+    try:
+        system = _inspect_system(workspace)
+    except _UnusableError:
+        system = None
+    at_hand = {}
+    for version, fact in matrix.toolkits.items():
+        if system is not None and system.version == version and ToolkitOrigin.SYSTEM in fact.origins:
+            at_hand[version] = f"system {system.root}"
+        elif ToolkitOrigin.REGISTRY in fact.origins and fact.wheels:
+            at_hand[version] = "cached" if receipt_path(_registry_folder(fact, workspace)).is_file() else "registry"
+    return at_hand
+
+
+def _system_toolkit(fact: ToolkitFact, workspace: Workspace) -> Toolkit:
+    if ToolkitOrigin.SYSTEM not in fact.origins:
+        raise _UnusableError(f"matrix.yaml does not allow this origin for CUDA {fact.version}")
+    found = _inspect_system(workspace)
+    if found.version != fact.version:
+        raise _UnusableError(f"{found.root} is CUDA {found.version}")
+    return _identified(found, ToolkitOrigin.SYSTEM, workspace)
+
+
+def _inspect_system(workspace: Workspace) -> _Found:
+    nvcc = _system_nvcc(workspace.environ)
+    # A wrapper script may stand where nvcc should: nvcc itself says where its toolkit is.
+    lines = _ask([str(nvcc), "--dryrun", "-x", "cu", "-E", os.devnull], workspace)
+    tops = [match["top"] for line in lines if (match := _TOP.fullmatch(line))]
+    if not tops:
+        raise _UnusableError(f"{nvcc} does not say where its toolkit is: {lines[-1] if lines else 'it prints nothing'}")
+    return _inspect(Path(tops[0]).resolve(), workspace)
+
+
+def _system_nvcc(environ: Mapping[str, str]) -> Path:
+    """Find nvcc: CUDA_HOME decides if it is set, then CUDA_PATH, then PATH."""
+    for variable in ("CUDA_HOME", "CUDA_PATH"):
+        if home := environ.get(variable):
+            nvcc = Path(home) / "bin" / "nvcc"
+            if not os.access(nvcc, os.X_OK):
+                raise _UnusableError(f"{variable} is {home}, which has no bin/nvcc")
+            return nvcc
+    found = shutil.which("nvcc", path=environ.get("PATH", os.defpath))
+    if found is None:
+        raise _UnusableError("CUDA_HOME and CUDA_PATH are not set, and nvcc is not on PATH")
+    return Path(found)
+
+
+def _inspect(root: Path, workspace: Workspace) -> _Found:
+    """Check that a toolkit is complete and ask its nvcc for its version."""
+    missing = [place for place in (*PARTS.values(), _RUNTIME_HEADER) if not (root / place).is_file()]
+    if not any((root / place).is_file() for place in _CCCL_HEADERS):
+        missing.append("the CCCL headers (include/cccl or include/cuda)")
+    if missing:
+        raise _UnusableError(f"{root} lacks {', '.join(missing)}")
+    lines = _ask([str(root / PARTS["nvcc"]), "--version"], workspace)
+    match = _RELEASE.search("\n".join(lines))
+    if match is None:
+        raise _UnusableError(f"{root / PARTS['nvcc']} --version names no release")
+    return _Found(root=root, version=CudaVersion.parse(match["version"]), release=match["release"])
+
+
+def _ask(argv: list[str], workspace: Workspace) -> list[str]:
+    lines: list[str] = []
+    try:
+        done = run(argv, cwd=make_folder(workspace.cache), env=workspace.environ, on_line=lines.append)
+    except ToolError as error:
+        raise _UnusableError(error.sentence) from error
+    if done.status != 0:
+        last = lines[-1] if lines else "it prints nothing"
+        raise _UnusableError(f"{argv[0]} ended with status {done.status}: {last}")
+    return lines
+
+
+def _registry_toolkit(fact: ToolkitFact, workspace: Workspace) -> Toolkit:
+    if ToolkitOrigin.REGISTRY not in fact.origins or not fact.wheels:
+        raise _UnusableError(f"matrix.yaml names no wheels for CUDA {fact.version}")
+    folder = _registry_folder(fact, workspace)
+    unpack_once(
+        folder,
+        what=f"CUDA {fact.version}",
+        fill=lambda work: _unpack_wheels(fact, work, workspace),
+        identify=lambda done: _fingerprint(_toolkit_root(done), workspace),
+        workspace=workspace,
+    )
+    found = _inspect(_toolkit_root(folder), workspace)
+    if found.release != fact.release:
+        raise _UnusableError(f"its nvcc is {found.release}, and matrix.yaml says {fact.release}")
+    return _identified(found, ToolkitOrigin.REGISTRY, workspace)
+
+
+def _registry_folder(fact: ToolkitFact, workspace: Workspace) -> Path:
+    wheels = sorted(wheel.sha256 for wheel in fact.wheels)
+    return workspace.toolkits / content_key("registry-toolkit", {"wheels": wheels})
+
+
+def _unpack_wheels(fact: ToolkitFact, folder: Path, workspace: Workspace) -> None:
+    for wheel in fetch_all(fact.wheels, workspace):
+        unpack_zip(wheel, folder, _toolkit_member)
+    root = _toolkit_root(folder)
+    # What nvcc and linkers expect, and wheels cannot hold: links.
+    (root / "lib64").symlink_to("lib")
+    for library in root.glob("lib/libcudart.so.*"):
+        library.with_name("libcudart.so").symlink_to(library.name)
+    workspace.reporter.note(f"unpacked CUDA {fact.version} from {len(fact.wheels)} wheels")
+
+
+def _toolkit_member(member: PurePosixPath) -> PurePosixPath | None:
+    """Take nvidia/<toolkit>/...: the rest is each wheel's metadata."""
+    return member if member.parts[0] == "nvidia" and len(member.parts) > 3 else None  # noqa: PLR2004
+
+
+def _toolkit_root(folder: Path) -> Path:
+    roots = sorted(nvcc.parent.parent for nvcc in folder.glob("nvidia/*/bin/nvcc"))
+    if len(roots) != 1:
+        raise SourceError(f"the toolkit's wheels hold {len(roots)} toolkits instead of one", detail=[f"in {folder}"])
+    return roots[0]
+
+
+def _identified(found: _Found, origin: ToolkitOrigin, workspace: Workspace) -> Toolkit:
+    return Toolkit(
+        version=found.version,
+        release=found.release,
+        origin=origin,
+        root=found.root,
+        fingerprint=_fingerprint(found.root, workspace),
+    )
+
+
+def _fingerprint(root: Path, workspace: Workspace) -> Mapping[str, str]:
+    parts = {name: root / place for name, place in PARTS.items()}
+    include = root / "include"
+    trees = {"include": include}
+    for target in sorted(root.glob("targets/*/include")):
+        # nvcc reads these; as a rule they and `include` are one folder under two names.
+        if target.resolve() != include.resolve():
+            trees[f"include {target.parent.name}"] = target
+    return fingerprint(parts, trees, workspace.cache)

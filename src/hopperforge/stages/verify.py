@@ -1,0 +1,88 @@
+"""Verification: every gate looks at the repaired wheel, and only a wheel that passed them all goes on."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hopperforge.errors import GateError
+from hopperforge.model.cell import Build
+from hopperforge.model.wheel import GateResult, RepairedWheel, VerifiedWheel
+from hopperforge.run.files import sha256_file
+from hopperforge.run.workspace import Workspace
+from hopperforge.stages import gates, gates_tools
+from hopperforge.stages.wheel_archive import WheelArchive, read_wheel
+
+
+def verify(
+    repaired: RepairedWheel,
+    *,
+    build: Build,
+    requires: Sequence[str],
+    workspace: Workspace,
+    floor: str | None = None,
+    host: str = "",
+    folders: Mapping[str, Path] | None = None,
+    proofs: Sequence[GateResult] = (),
+) -> VerifiedWheel:
+    """Run all gates on a wheel; GateError lists each one that failed.
+
+    `requires` is what Requires-Dist must say, `floor` the newest platform tag allowed, `host` this machine's name
+    and `folders` further places, by what they are, that must not show in the wheel. `proofs` are results of gates
+    run elsewhere (imports) that count as well.
+    """
+    wheel = read_wheel(repaired.path)
+    private = private_texts(workspace, host) | {str(path): what for what, path in (folders or {}).items()}
+    results = (*_look(wheel, build, tuple(requires), private), *_ask(wheel, build, floor, workspace), *proofs)
+    for result in results:
+        workspace.reporter.note(f"gate {result.name}: {'passed' if result.passed else 'FAILED'}: {result.detail}")
+    failed = [result for result in results if not result.passed]
+    if failed:
+        raise GateError(
+            f"{repaired.path.name} failed {len(failed)} of {len(results)} gates: "
+            + ", ".join(result.name for result in failed),
+            detail=[*(f"{result.name}: {result.detail}" for result in failed), f"the wheel is kept: {repaired.path}"],
+            hint=f"python -m zipfile -e {repaired.path} {workspace.work / 'refused'}   # to look inside",
+        )
+    return VerifiedWheel(
+        path=repaired.path,
+        platform_tags=repaired.platform_tags,
+        sha256=sha256_file(repaired.path),
+        size=repaired.path.stat().st_size,
+        library_size=len(wheel.files[gates.library_name(wheel)]),
+        gates=results,
+    )
+
+
+def private_texts(workspace: Workspace, host: str) -> dict[str, str]:
+    """List what must not show in a package: our folders, the user's home, this machine's name."""
+    named = [
+        (str(workspace.cache), "cache folder"),
+        (str(workspace.project), "project folder"),
+        (workspace.environ.get("HOME", ""), "home folder"),
+        (host, "host name"),
+        ("/tmp/", "folder of temporary files"),  # noqa: S108 - looked for, never written to
+    ]
+    return {text: what for text, what in named if text}
+
+
+def _look(
+    wheel: WheelArchive, build: Build, requires: tuple[str, ...], private: Mapping[str, str]
+) -> Sequence[GateResult]:
+    distribution = build.recipe.package.distribution
+    return (
+        gates.metadata_gate(wheel, distribution=distribution, version=build.version, requires=requires),
+        gates.record_gate(wheel),
+        gates.bundled_gate(wheel),
+        gates.needed_gate(wheel, needed=build.recipe.needed),
+        gates.exports_gate(wheel),
+        gates.runpath_gate(wheel),
+        gates.paths_gate(wheel, private=private),
+        gates.size_gate(wheel, budget=build.profile.budget),
+    )
+
+
+def _ask(wheel: WheelArchive, build: Build, floor: str | None, workspace: Workspace) -> Sequence[GateResult]:
+    return (
+        gates_tools.platform_tag_gate(wheel, floor=floor, workspace=workspace),
+        gates_tools.abi3_gate(wheel, workspace=workspace),
+        gates_tools.architectures_gate(wheel, architectures=build.profile.architectures, workspace=workspace),
+    )

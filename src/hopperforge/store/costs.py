@@ -1,0 +1,195 @@
+"""What compiling a unit is expected to cost: learned on this machine, shipped as measured, or estimated from its name.
+
+Costs decide order and placement only; they never change bytes, so a damaged or missing table is a warning at most.
+"""
+
+import hashlib
+import importlib.resources
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from hopperforge.model.keys import canonical_json
+from hopperforge.model.pack import Cost, Unit
+from hopperforge.model.versions import CudaVersion
+from hopperforge.report import Reporter
+from hopperforge.run.files import Lock, storage_guard, write_atomic
+
+_FORMAT: Final = 1
+_GB: Final = 1_000_000_000
+
+
+class CostEntry(BaseModel):
+    """A measured cost; `switches` is the digest of the unit's defines, None for "whatever they were"."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    toolkit: str
+    unit: str
+    switches: str | None
+    seconds: float
+    peak_rss: int
+
+    @property
+    def cost(self) -> Cost:
+        """The measured part."""
+        return Cost(seconds=self.seconds, peak_rss=self.peak_rss)
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    format: int
+    machine: str | None = None
+    entries: list[CostEntry]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostTable:
+    """What is known about costs; `learned` was measured in this cache, `shipped` on the machine the table names."""
+
+    learned: tuple[CostEntry, ...]
+    shipped: tuple[CostEntry, ...]
+
+    def expect(self, unit: Unit, toolkit: CudaVersion) -> Cost:
+        """The expected cost of a unit.
+
+        | known                                             | answer                               |
+        |---------------------------------------------------|--------------------------------------|
+        | learned for this unit, toolkit and these switches | that                                 |
+        | learned for this unit otherwise                   | the largest seconds and bytes of all |
+        | shipped for this unit                             | the largest seconds and bytes of all |
+        | nothing                                           | `estimate(unit)`                     |
+        """
+        learned = [entry for entry in self.learned if entry.unit == unit.path]
+        for entry in learned:
+            if (entry.toolkit, entry.switches) == (str(toolkit), switches_digest(unit)):
+                return entry.cost
+        for entries in (learned, [entry for entry in self.shipped if entry.unit == unit.path]):
+            if entries:
+                return _largest(entries)
+        return estimate(unit)
+
+
+def _largest(entries: Sequence[CostEntry]) -> Cost:
+    return Cost(
+        seconds=max(entry.seconds for entry in entries),
+        peak_rss=max(entry.peak_rss for entry in entries),
+    )
+
+
+def switches_digest(unit: Unit) -> str:
+    """A short digest of the unit's `-D` arguments, whatever their order."""
+    defines = sorted(argument for argument in unit.arguments if argument.startswith("-D"))
+    return hashlib.sha256(canonical_json(defines)).hexdigest()[:16]
+
+
+def load_costs(store: Path, reporter: Reporter) -> CostTable:
+    """Read the shipped table and the one learned in the folder `store`; a damaged learned one counts as empty."""
+    shipped = importlib.resources.files("hopperforge").joinpath("data/unit-costs.json").read_bytes()
+    return CostTable(learned=_learned(store, reporter), shipped=tuple(_Table.model_validate_json(shipped).entries))
+
+
+def _learned(store: Path, reporter: Reporter) -> tuple[CostEntry, ...]:
+    path = _path(store)
+    with storage_guard(path):
+        text = path.read_bytes() if path.is_file() else None
+    if text is None:
+        return ()
+    try:
+        table = _Table.model_validate_json(text)
+    except ValidationError:
+        table = None
+    if table is None or table.format != _FORMAT:
+        reporter.warn(f"{path} is not a cost table; compile costs are learned anew")
+        return ()
+    return tuple(table.entries)
+
+
+def learn(store: Path, *, unit: Unit, toolkit: CudaVersion, cost: Cost, reporter: Reporter) -> None:
+    """Keep what a unit cost, in place of what was learned before for the same unit, toolkit and switches."""
+    entry = CostEntry(
+        toolkit=str(toolkit),
+        unit=unit.path,
+        switches=switches_digest(unit),
+        seconds=round(cost.seconds, 3),
+        peak_rss=cost.peak_rss,
+    )
+    with Lock(store / "costs.lock"):
+        kept = [old for old in _learned(store, reporter) if _identity(old) != _identity(entry)]
+        entries = sorted([*kept, entry], key=_identity)
+        table = _Table(format=_FORMAT, entries=entries)
+        write_atomic(_path(store), table.model_dump_json(indent=1).encode())
+
+
+def _identity(entry: CostEntry) -> tuple[str, str, str]:
+    return entry.unit, entry.toolkit, entry.switches or ""
+
+
+def _path(store: Path) -> Path:
+    return store / "costs.json"
+
+
+# Seconds and GB of one attention unit over its head dimension: a line through 80 s, 5.1 GB at 64 and 90 s, 5.3 GB at
+# 128 (nvcc 13.0, 2 cores), raised in memory to reach the 6.5 GB that was the most of any forward sm90 unit of the
+# fa3-fwd profile (16 cores; the longest took 106 s). Units with split, softcap, packgqa or fp8 stayed inside these.
+_BASE_SECONDS: Final = 70.0
+_SECONDS_PER_DIM: Final = 0.15
+_BASE_GB: Final = 4.7
+_GB_PER_DIM: Final = 0.007
+
+# Several instantiations in one unit: 1, 2, 4 and 8 took 90, 125, 155 and 263 s, and 5.3, 8.0, 8.8 and 14.2 GB.
+_SECONDS_PER_EXTRA: Final = 25.0
+_GB_PER_EXTRA: Final = 1.3
+_MANY_DIMS: Final = {"hdimall": (256, 5), "hdimdiff": (256, 3)}
+_BOTH_SOFTCAPS: Final = "softcapall"
+
+# cicc and ptxas run once for every -gencode, and took 62 of the 88 s of the hdim128 unit.
+_SHARE_PER_TARGET: Final = 0.7
+
+_SMALL_UNITS: Final = {
+    "flash_prepare_scheduler": Cost(seconds=35.0, peak_rss=int(1.3 * _GB)),  # measured
+    # Not measured: templates over head dimension and dtype, but no attention kernel.
+    "flash_fwd_combine": Cost(seconds=60.0, peak_rss=int(2.5 * _GB)),
+}
+
+# Not measured: a backward unit holds the main kernel with two accumulations and its pre- and postprocess kernels.
+_BACKWARD_FACTOR: Final = 1.4
+
+_HEAD_DIM: Final = re.compile(r"hdim(\d+)(?:_(\d+))?_")
+
+
+def estimate(unit: Unit) -> Cost:
+    """Guess a cost from a unit's name; every number is explained where it is defined above.
+
+    The guess leans high in memory: too much set aside costs a little time, too little costs a killed compiler.
+    It is used once per unit, since the first compile is learned.
+    """
+    base = _SMALL_UNITS.get(unit.name) or _attention_unit(unit.name)
+    targets = 1 + _SHARE_PER_TARGET * (max(unit.gencodes, 1) - 1)
+    return Cost(seconds=base.seconds * targets, peak_rss=base.peak_rss)
+
+
+def _attention_unit(name: str) -> Cost:
+    dim, instantiations = _head_dim(name)
+    if _BOTH_SOFTCAPS in name:
+        instantiations *= 2
+    factor = _BACKWARD_FACTOR if "_bwd_" in name else 1.0
+    seconds = _BASE_SECONDS + _SECONDS_PER_DIM * dim + _SECONDS_PER_EXTRA * (instantiations - 1)
+    gigabytes = _BASE_GB + _GB_PER_DIM * dim + _GB_PER_EXTRA * (instantiations - 1)
+    return Cost(seconds=factor * seconds, peak_rss=round(factor * gigabytes * _GB))
+
+
+def _head_dim(name: str) -> tuple[int, int]:
+    """The largest head dimension a unit's name speaks of, and how many of them it holds; 128 if it names none."""
+    for word, dims in _MANY_DIMS.items():
+        if word in name:
+            return dims
+    match = _HEAD_DIM.search(name)
+    if match is None:
+        return 128, 1
+    return max(int(group) for group in match.groups() if group), 1

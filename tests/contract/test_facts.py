@@ -1,0 +1,84 @@
+"""The repository's own facts: they load, hang together, and point at what exists."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hopperforge.config.project import MATRIX, UPSTREAM, Project, load_project
+from hopperforge.model.profile import Profile
+from hopperforge.model.toolkit import PinnedFile
+from hopperforge.model.upstream import SdistOrigin
+from hopperforge.model.versions import CudaVersion, TorchVersion
+
+ROOT = Path(__file__).parents[2]
+SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@pytest.fixture(scope="module")
+def project() -> Project:
+    return load_project(ROOT)
+
+
+def pinned_files(project: Project) -> Iterator[PinnedFile]:
+    for toolkit in project.matrix.toolkits.values():
+        yield from toolkit.wheels
+    for torch in project.matrix.torches.values():
+        if torch.wheel is not None:
+            yield torch.wheel
+
+
+def profiles(project: Project) -> list[Profile]:
+    return [profile for recipe in project.recipes.values() for profile in recipe.profiles.values()]
+
+
+def test_the_facts_load(project: Project) -> None:
+    assert {CudaVersion(13, 0), CudaVersion(13, 2)} <= set(project.matrix.toolkits)
+    assert min(project.matrix.torches) == project.matrix.stable_floor == TorchVersion(2, 9)
+    assert {"hdim128-bf16", "fa3-fwd", "inference", "full"} <= set(project.recipes["fa3-fwd"].profiles)
+
+
+def test_every_exclusion_has_a_reason(project: Project) -> None:
+    assert [exclusion for exclusion in project.matrix.exclusions if not exclusion.reason.strip()] == []
+
+
+def test_every_switch_of_a_profile_is_known(project: Project) -> None:
+    assert len(project.switches) == 20
+    assert {switch for profile in profiles(project) for switch in profile.switches} <= project.switches
+
+
+def test_every_profile_keeps_a_head_dimension(project: Project) -> None:
+    assert [profile.name for profile in profiles(project) if not profile.head_dims] == []
+
+
+def test_every_pinned_file_has_a_sha256(project: Project) -> None:
+    sdists = [origin for pin in project.pins.values() for origin in pin.origins if isinstance(origin, SdistOrigin)]
+    hashes = [file.sha256 for file in pinned_files(project)] + [origin.sha256 for origin in sdists]
+    assert len(hashes) > len(sdists) > 0
+    assert [sha256 for sha256 in hashes if not SHA256.fullmatch(sha256)] == []
+    assert len(set(hashes)) == len(hashes)
+
+
+def test_every_toolkit_has_compiler_runtime_and_headers(project: Project) -> None:
+    for toolkit in project.matrix.toolkits.values():
+        assert {wheel.project for wheel in toolkit.wheels} == {
+            "nvidia-cuda-nvcc",
+            "nvidia-cuda-crt",
+            "nvidia-nvvm",
+            "nvidia-cuda-runtime",
+            "nvidia-cuda-cccl",
+        }
+
+
+def test_every_pin_of_a_recipe_has_a_patch_series(project: Project) -> None:
+    for recipe in project.recipes.values():
+        assert list((ROOT / "patches" / recipe.pin).glob("*.patch")) != []
+
+
+@pytest.mark.parametrize("path", [MATRIX, UPSTREAM, "recipes/fa3-fwd/recipe.yaml"])
+def test_editors_find_the_schema(path: str) -> None:
+    first = (ROOT / path).read_text(encoding="utf-8").partition("\n")[0]
+    found = re.fullmatch(r"# yaml-language-server: \$schema=(\S+)", first)
+    assert found is not None
+    assert ((ROOT / path).parent / found[1]).is_file()

@@ -1,0 +1,91 @@
+"""A whole record, made of plain values, for tests of what keeps and reads records."""
+
+from typing import Any
+
+from hopperforge.model.record import (
+    RECORD_FORMAT,
+    CompilerFacts,
+    FrontFacts,
+    PackFacts,
+    Record,
+    ServedCell,
+    SourceFacts,
+    ToolkitFacts,
+    UnitFacts,
+    WheelFacts,
+)
+from hopperforge.model.request import Kernels
+from hopperforge.model.toolkit import ToolkitOrigin
+from hopperforge.model.versions import CudaVersion, PythonVersion, TorchVersion
+from hopperforge.model.wheel import GateResult
+
+CUDA = CudaVersion.parse("13.0")
+GATES = (
+    GateResult(name="metadata", passed=True, detail="fa3-fwd 3.0.0+cu130"),
+    GateResult(name="size", passed=True, detail="the wheel 5 of 9 bytes"),
+)
+
+
+def record(**changes: Any) -> Record:
+    """A record with every kind of value in it, and `changes` made."""
+    fields: dict[str, Any] = {
+        "format": RECORD_FORMAT,
+        "name": "fa3-fwd",
+        "version": "3.0.0+cu130",
+        "wheel": WheelFacts(
+            file="fa3_fwd-3.0.0+cu130-cp39-abi3-manylinux_2_17_x86_64.whl",
+            sha256="ab" * 32,
+            size=5,
+            library_size=17,
+            platform_tags=("manylinux_2_17_x86_64",),
+        ),
+        "build_key": "11" * 32,
+        "recipe": "fa3-fwd",
+        "profile": "hdim128-bf16",
+        "switches": ("DISABLE_BACKWARD", "DISABLE_FP16"),
+        "architectures": ("sm_90a",),
+        "cells": (
+            ServedCell(
+                cuda=CUDA,
+                torch=TorchVersion.parse("2.10"),
+                python=PythonVersion.parse("3.10"),
+                platform="linux_x86_64",
+                runtime=CudaVersion.parse("12.8"),
+            ),
+        ),
+        "source": SourceFacts(
+            pin="v2.8.3-133-gde1584b",
+            commit="de" * 20,
+            epoch=1_700_000_000,
+            trees={"hopper": "0a" * 20},
+            origin="sdist xformers-0.0.33.post2.tar.gz",
+            patches={"0001-no-downloads.patch": "cd" * 32},
+            kernel_tree="01" * 32,
+            front_tree="02" * 32,
+        ),
+        "toolkit": ToolkitFacts(
+            version=CUDA, release="13.0.88", origin=ToolkitOrigin.REGISTRY, fingerprint={"nvcc": "03" * 32}
+        ),
+        "host_compiler": CompilerFacts(version="12.2.0", fingerprint={"cc1plus": "04" * 32}),
+        "engine": "host",
+        "kernels": Kernels.PACK,
+        "pack": PackFacts(
+            key="05" * 32,
+            sha256="06" * 32,
+            units=(
+                UnitFacts(path="a.cu", key="07" * 32, sha256="08" * 32, size=9, seconds=88.5, peak_rss=5_300_000_000),
+                UnitFacts(path="b.cu", key="09" * 32, sha256="0a" * 32, size=9, seconds=None, peak_rss=None),
+            ),
+        ),
+        "front": FrontFacts(
+            torch_release="2.9.1",
+            torch_wheel_sha256="0b" * 32,
+            flags=("-O3", "-DX=\u201cy\u201d"),
+            tools={"setuptools": "84.2.1"},
+        ),
+        "gates": GATES,
+        "gpu": None,
+        "timings": {"kernels": 93.25, "front": 6},
+        "created": "2026-11-21T07:00:00Z",
+    }
+    return Record(**(fields | changes))

@@ -1,0 +1,165 @@
+"""The record of a package: written and read without loss, and never half understood."""
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.unit.record_zoo import record
+
+from hopperforge.errors import InputError
+from hopperforge.model.cell import AbiClass, Accepted, Cell
+from hopperforge.model.record import Record, ServedCell
+from hopperforge.model.request import Kernels
+from hopperforge.model.versions import CudaVersion, PythonVersion, TorchVersion
+
+GPU = {"gpu": "NVIDIA H200", "driver": "580.1", "results": [{"test": "forward", "passed": True, "tflops": 601.5}]}
+
+
+@pytest.mark.parametrize(
+    "written", [record(), record(gpu=GPU), record(pack=None, kernels=Kernels.INLINE), record(cells=(), gates=())]
+)
+def test_round_trip_keeps_every_value_and_type(written: Record) -> None:
+    read = Record.from_json(written.to_json(), "a.whl.json")
+    assert read == written
+    assert read.to_json() == written.to_json()
+
+
+_texts = st.text(st.characters(codec="utf-8"), max_size=20)
+_hashes = st.dictionaries(_texts, _texts, max_size=3)
+
+
+@given(
+    name=_texts,
+    timings=st.dictionaries(_texts, st.floats(0, 1e9), max_size=3),
+    patches=_hashes,
+    fingerprint=_hashes,
+    switches=st.lists(_texts).map(tuple),
+    torch=st.builds(TorchVersion, st.integers(0, 99), st.integers(0, 99)),
+)
+def test_round_trip_of_any_values(
+    *,
+    name: str,
+    timings: dict[str, float],
+    patches: dict[str, str],
+    fingerprint: dict[str, str],
+    switches: tuple[str, ...],
+    torch: TorchVersion,
+) -> None:
+    base = record()
+    written = record(
+        name=name,
+        timings=timings,
+        switches=switches,
+        source=dataclasses.replace(base.source, patches=patches),
+        toolkit=dataclasses.replace(base.toolkit, fingerprint=fingerprint),
+        cells=(dataclasses.replace(base.cells[0], torch=torch),),
+    )
+    assert Record.from_json(written.to_json(), "a.whl.json") == written
+
+
+def test_json_is_written_for_people_with_versions_as_text() -> None:
+    text = record().to_json().decode()
+    assert text.startswith('{\n  "format": 1,\n  "name": "fa3-fwd",\n  "version": "3.0.0+cu130",\n')
+    assert text.endswith("}\n")
+    plain = json.loads(text)
+    assert plain["cells"][0]["torch"] == "2.10"
+    assert plain["toolkit"]["version"] == "13.0"
+    assert plain["toolkit"]["origin"] == "registry"
+    assert plain["front"]["flags"] == ["-O3", "-DX=\u201cy\u201d"]
+
+
+def _paths(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    """Find the path of every field that a record must have, the entries of free mappings left out."""
+    if isinstance(value, list):
+        return [found for index, item in enumerate(value) for found in _paths(item, (*path, index))]
+    if not isinstance(value, dict) or path[-1:] in (
+        ("trees",),
+        ("patches",),
+        ("fingerprint",),
+        ("tools",),
+        ("timings",),
+    ):
+        return []
+    return [found for key, item in value.items() for found in ((*path, key), *_paths(item, (*path, key)))]
+
+
+PLAIN = json.loads(record().to_json())
+
+
+def _within(value: Any, path: tuple[str | int, ...]) -> Any:
+    for step in path:
+        value = value[step]
+    return value
+
+
+def _refused(plain: Any) -> InputError:
+    with pytest.raises(InputError) as caught:
+        Record.from_json(json.dumps(plain).encode(), "wheelhouse/a.whl.json")
+    assert caught.value.sentence == "wheelhouse/a.whl.json is not a record this hopperforge can read"
+    assert caught.value.hint is not None
+    assert caught.value.hint.startswith("rm wheelhouse/a.whl.json ")
+    return caught.value
+
+
+@pytest.mark.parametrize("path", _paths(PLAIN), ids=lambda path: ".".join(map(str, path)))
+def test_each_missing_field_is_named(path: tuple[str | int, ...]) -> None:
+    plain = json.loads(record().to_json())
+    del _within(plain, path[:-1])[path[-1]]
+    assert any(line.startswith(f"{'.'.join(map(str, path))}: ") for line in _refused(plain).detail)
+
+
+@pytest.mark.parametrize("path", _paths(PLAIN), ids=lambda path: ".".join(map(str, path)))
+def test_each_value_of_another_type_is_named(path: tuple[str | int, ...]) -> None:
+    plain = json.loads(record().to_json())
+    value = _within(plain, path)
+    _within(plain, path[:-1])[path[-1]] = "seven" if value is None or isinstance(value, int | float) else 7
+    assert any(line.startswith(".".join(map(str, path))) for line in _refused(plain).detail)
+
+
+@pytest.mark.parametrize(
+    "where", [(), ("wheel",), ("cells", 0), ("source",), ("toolkit",), ("pack",), ("pack", "units", 0), ("gates", 0)]
+)
+def test_each_unknown_field_is_named(where: tuple[str | int, ...]) -> None:
+    plain = json.loads(record().to_json())
+    _within(plain, where)["surprise"] = 1
+    name = ".".join(map(str, (*where, "surprise")))
+    assert any(line.startswith(f"{name}: ") for line in _refused(plain).detail)
+
+
+def test_record_of_another_format_is_refused() -> None:
+    assert _refused(PLAIN | {"format": 2}).detail == ("format: Input should be 1",)
+
+
+def test_version_that_is_none_is_named_with_its_reason() -> None:
+    plain = json.loads(record().to_json())
+    plain["cells"][0]["torch"] = "2"
+    assert "cells.0.torch: Value error, '2' is not a torch version; write it as 2.11" in _refused(plain).detail
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"\xff\xfe", b"null"])
+def test_file_that_is_no_record_is_refused(text: bytes) -> None:
+    with pytest.raises(InputError, match=r"a\.whl\.json is not a record") as caught:
+        Record.from_json(text, "a.whl.json")
+    assert caught.value.detail[0].startswith("the file: ")
+
+
+def test_joining_a_gpu_result_changes_nothing_else() -> None:
+    joined = record().with_gpu(GPU)
+    assert joined.gpu == GPU
+    assert dataclasses.replace(joined, gpu=None) == record()
+
+
+def test_served_cell_is_taken_from_an_accepted_one() -> None:
+    cell = Cell(
+        recipe="fa3-fwd",
+        profile="hdim128-bf16",
+        cuda=CudaVersion.parse("13.0"),
+        torch=TorchVersion.parse("2.10"),
+        python=PythonVersion.parse("3.10"),
+        platform="linux_x86_64",
+    )
+    accepted = Accepted(cell=cell, runtime=CudaVersion.parse("12.8"), abi=AbiClass.STABLE)
+    assert ServedCell.of(accepted) == record().cells[0]
