@@ -38,9 +38,7 @@ def entry_file(folder: Path) -> Path:
 def test_an_object_comes_back_with_its_entry(tmp_path: Path) -> None:
     store, reporter = open_store(tmp_path)
     entry = store.put(KEY, DATA, path=PATH, cost=COST)
-    assert entry == PackedUnit(
-        path=PATH, key=KEY, sha256=hashlib.sha256(DATA).hexdigest(), size=len(DATA), cost=COST
-    )
+    assert entry == PackedUnit(path=PATH, key=KEY, sha256=hashlib.sha256(DATA).hexdigest(), size=len(DATA), cost=COST)
     reopened, _ = open_store(tmp_path)
     assert reopened.read(KEY) == DATA
     assert reopened.find(KEY) == entry

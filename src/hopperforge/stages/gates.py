@@ -42,6 +42,8 @@ _SHORTEST_PRIVATE: Final = 5  # a shorter text is found in a large library by ch
 _SOURCE_PATH: Final = re.compile(
     rb"(?<![\w./:>~-])/(?:[\w.+~-]+/)+[\w.+~-]+\.(?:hpp|cuh|hh|h|cu|cpp|cxx|cc|c|inl|ipp|py)(?![\w.])"
 )
+_NAME_START: Final = re.compile(rb"[A-Za-z0-9]")
+_NAME_PART: Final = re.compile(rb"[A-Za-z0-9._-]")
 _SYSTEM_SOURCES: Final = (b"/usr/include/", b"/usr/lib/gcc/")
 _SHOWN: Final = 10
 
@@ -216,11 +218,25 @@ def paths_gate(wheel: WheelArchive, *, private: Mapping[str, str]) -> str:
 
 
 def _private_hits(wheel: WheelArchive, text: str, what: str) -> Iterable[str]:
-    edge = rb"(?![A-Za-z0-9._-])" if text[-1].isalnum() else b""
-    pattern = re.compile(rb"(?<![A-Za-z0-9])" + re.escape(text.encode()) + edge)
     for name, data in wheel.files.items():
-        if found := pattern.search(data):
-            yield f"{name} holds the {what} {text} at offset {found.start()}"
+        offset = _find_word(data, text.encode())
+        if offset is not None:
+            yield f"{name} holds the {what} {text} at offset {offset}"
+
+
+def _find_word(data: bytes, text: bytes) -> int | None:
+    """Find `text` where it is no part of a longer name: /home/ann is not in /home/anna. None if it is nowhere."""
+    # find() first: it is many times faster than a pattern over a library of 100 MB
+    offset = data.find(text)
+    while offset >= 0:
+        end = offset + len(text)
+        joined = _NAME_START.fullmatch(data[max(offset - 1, 0) : offset]) or (
+            text[-1:].isalnum() and _NAME_PART.fullmatch(data[end : end + 1])
+        )
+        if not joined:
+            return offset
+        offset = data.find(text, offset + 1)
+    return None
 
 
 def _source_hits(name: str, data: bytes) -> Iterable[str]:
