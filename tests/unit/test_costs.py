@@ -27,7 +27,7 @@ def test_the_shipped_table_is_read_from_the_package(tmp_path: Path) -> None:
     table = load_costs(tmp_path, Recorder())
     assert table.learned == ()
     measured = table.expect(Unit(path=HDIM128, arguments=()), CUDA)
-    assert measured == Cost(seconds=90.0, peak_rss=5_300_000_000)
+    assert measured == Cost(seconds=90.0, peak_rss=5_690_831_667)
     assert table.expect(Unit(path="hopper/flash_prepare_scheduler.cu", arguments=()), CUDA).seconds == 35
 
 
@@ -62,7 +62,7 @@ def test_a_unit_never_seen_is_estimated() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "seconds", "gigabytes"),
+    ("name", "seconds", "gibibytes"),
     [
         ("flash_fwd_hdim64_bf16_sm90", 79.6, 5.148),
         ("flash_fwd_hdim128_bf16_sm90", 89.2, 5.596),
@@ -78,10 +78,10 @@ def test_a_unit_never_seen_is_estimated() -> None:
         ("something_new", 89.2, 5.596),
     ],
 )
-def test_estimates(name: str, seconds: float, gigabytes: float) -> None:
+def test_estimates(name: str, seconds: float, gibibytes: float) -> None:
     cost = estimate(unit(name))
     assert cost.seconds == pytest.approx(seconds)
-    assert cost.peak_rss == pytest.approx(gigabytes * 1e9)
+    assert cost.peak_rss == pytest.approx(gibibytes * 2**30)
 
 
 def test_an_estimate_lies_near_what_was_measured() -> None:
@@ -89,7 +89,7 @@ def test_an_estimate_lies_near_what_was_measured() -> None:
     for measured in load_costs(Path("/nonexistent"), Recorder()).shipped:
         guess = estimate(Unit(path=measured.unit, arguments=()))
         assert guess.seconds == pytest.approx(measured.seconds, rel=0.1)
-        assert measured.peak_rss * 0.95 <= guess.peak_rss
+        assert measured.peak_rss <= guess.peak_rss
 
 
 def test_a_second_target_takes_more_time_and_no_more_memory() -> None:

@@ -3,7 +3,7 @@
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -150,6 +150,15 @@ def test_a_bug_in_the_work_stops_the_others_and_is_raised() -> None:
     assert stopped.is_set()
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Let SIGINT raise KeyboardInterrupt: a shell that starts us in the background has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_stops_the_workers_within_a_second_and_is_raised() -> None:
     ended: list[str] = []
     together = threading.Barrier(2)
@@ -168,6 +177,7 @@ def test_an_interrupt_stops_the_workers_within_a_second_and_is_raised() -> None:
     assert sorted(ended) == ["a", "b"]
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_in_the_middle_of_a_start_waits_for_the_worker_too() -> None:
     ended: list[str] = []
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -40,12 +40,15 @@ if is kill; then touch $control/killed-$unit; kill -9 $$; fi
 if is killonce && ! test -e $control/killed-$unit; then touch $control/killed-$unit; sleep 0.2; kill -9 $$; fi
 if is hang; then echo half > unit.o; echo $$ > $control/pid-$unit; sleep 30 & wait; fi
 if is slow; then sleep 0.4; fi
-{{ echo "$@" | sed 's,--threads [0-9]* ,,; s,-ccbin [^ ]* ,,'; cat unit.cu hopper/$unit.cu csrc/header.h; env | sort; }} \\
+{{ echo "$@" | sed 's,--threads [0-9]* ,,; s,-ccbin [^ ]* ,,'
+   cat unit.cu hopper/$unit.cu csrc/header.h
+   env | sort; }} \\
   | grep -v -e ^TMPDIR= -e ^PWD= -e ^OLDPWD= -e ^SHLVL= -e ^_= > unit.o
 echo "end $unit" >> $control/calls
 """
 
 GB = 1_000_000_000
+WORDS = ("-Ihopper", "-DX", "-objtemp", "-Xcudafe", "--orig_src_path_name=/hopperforge/hopper/a.cu")
 
 
 @dataclass
@@ -177,8 +180,7 @@ def test_units_become_a_pack_of_what_nvcc_made(bench: Bench, tmp_path: Path) -> 
     assert [path.name for path in objects] == ["a.o", "b.o", "c.o"]
     text = objects[0].read_text(encoding="utf-8")
     assert text.splitlines() == [
-        "-Ihopper -DX -objtemp -Xcudafe --orig_src_path_name=/hopperforge/hopper/a.cu -Xcompiler -frandom-seed=a"
-        " -c unit.cu -o unit.o",
+        f"{' '.join(WORDS)} -Xcompiler -frandom-seed=a -c unit.cu -o unit.o",
         "// made by hopperforge",
         'extern "C" __attribute__((visibility("hidden"))) const int hopperforge_unit_a = 1;',
         '#include "hopper/a.cu"',
@@ -215,6 +217,11 @@ def test_what_two_packs_share_is_compiled_once(bench: Bench) -> None:
     assert bench.cached(units("abc")) == [True, True, False]
     assert bench.compile(units("abc")).compiled == 1
     assert bench.calls().count("start a") == 1
+
+
+def test_asking_what_is_cached_writes_nothing(bench: Bench) -> None:
+    assert bench.cached(units()) == [False, False, False]
+    assert not bench.workspace.cache.exists()
 
 
 def test_a_changed_argument_compiles_again(bench: Bench) -> None:
@@ -303,7 +310,7 @@ def test_a_killed_unit_says_memory_and_what_to_lower(bench: Bench, how: str, sta
     with pytest.raises(CompileError, match=rf"a was killed while compiling \(status {status}\)") as caught:
         bench.compile(units("a"))
     assert "out of memory" in caught.value.sentence
-    assert caught.value.detail[0] == "5.6 GB were set aside for it, of 100.0 GB for all units"
+    assert caught.value.detail[0] == "6.0 GB were set aside for it, of 100.0 GB for all units"
     assert caught.value.hint is not None
     assert "jobs=1" in caught.value.hint
     assert "memory=" in caught.value.hint
@@ -338,7 +345,7 @@ def test_progress_counts_cached_units_too(bench: Bench) -> None:
     bench.compile(units("abc"))
     first, last = bench.reporter.moments[0], bench.reporter.moments[-1]
     assert (first.done, first.total, first.running) == (1, 3, ("b", "c"))
-    assert first.memory == 2 * 5_596_000_000
+    assert first.memory == 2 * 6_008_659_247
     assert (last.done, last.total, last.running, last.seconds_left) == (3, 3, (), 0)
 
 
@@ -346,7 +353,7 @@ def test_nvcc_threads_count_in_the_memory_set_aside(bench: Bench) -> None:
     bench.threads = 2
     targets = ("-gencode", "arch=compute_90a,code=sm_90a", "-gencode", "arch=compute_80,code=sm_80")
     bench.compile(units("a", *targets))
-    assert bench.reporter.moments[0].memory == 2 * 5_596_000_000
+    assert bench.reporter.moments[0].memory == 2 * 6_008_659_247
 
 
 def test_a_damaged_object_and_pack_are_made_again(bench: Bench) -> None:
@@ -390,6 +397,14 @@ def test_two_runs_at_once_do_the_work_once(bench: Bench) -> None:
     assert any("is being compiled by another run" in note for note in bench.reporter.notes)
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Let SIGINT raise KeyboardInterrupt: a shell that starts us in the background has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def alive(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0]
@@ -398,6 +413,7 @@ def alive(pid: int) -> bool:
     return state != "Z"
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_in_the_middle_of_a_unit_leaves_no_process_and_no_half_file(bench: Bench) -> None:
     bench.jobs = 1
     bench.behave("hang", "b")
@@ -419,6 +435,7 @@ def test_an_interrupt_in_the_middle_of_a_unit_leaves_no_process_and_no_half_file
     assert bench.calls().count("start a") == 1
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_while_waiting_for_another_run_is_heard(bench: Bench, tmp_path: Path) -> None:
     bench.behave("hang", "a")
     child = start_child(tmp_path)
@@ -444,7 +461,8 @@ def test_an_interrupt_while_waiting_for_another_run_is_heard(bench: Bench, tmp_p
 def start_child(root: Path) -> "subprocess.Popen[str]":
     """Compile unit a in a process of its own."""
     program = (
-        "import importlib.util, pathlib, sys\n"
+        "import importlib.util, pathlib, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "spec = importlib.util.spec_from_file_location('kernels_child', sys.argv[1])\n"
         "module = importlib.util.module_from_spec(spec); sys.modules['kernels_child'] = module\n"
         "spec.loader.exec_module(module)\n"

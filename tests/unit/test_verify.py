@@ -106,8 +106,9 @@ def test_every_failed_gate_is_named_at_once_and_the_wheel_kept(tmp_path: Path) -
         )
     assert "failed 6 of 12 gates: metadata, needed, exports, paths, architectures, import" in caught.value.sentence
     assert caught.value.detail[1] == "needed: DT_NEEDED lacks libtorch_cpu.so"
-    assert caught.value.detail[-1] == f"the wheel is kept: {repaired.path}"
-    assert repaired.path.is_file()
+    kept = tmp_path / "cache" / "refused" / repaired.path.name
+    assert caught.value.detail[-1] == f"the wheel is kept: {kept}"
+    assert kept.read_bytes() == repaired.path.read_bytes()
 
 
 def test_private_texts_are_our_folders_the_home_and_the_host(tmp_path: Path) -> None:

@@ -12,18 +12,18 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from smoke_kit import Subject, load_subject, machine_facts, missing_gpu  # noqa: E402
+from smoke_kit import Subject, load_subject, machine_facts, missing_gpu
 
-NO_GPU = 10  # hopperforge's exit code for a smoke run that failed or found no GPU
+CANNOT_RUN = 10  # hopperforge's exit code for a smoke run that failed or found no GPU
 
 SUBJECT = pytest.StashKey[Subject]()
 FOLDER = pytest.StashKey[Path]()
-OUTCOMES = pytest.StashKey[dict[str, str]]()
 SPEEDS = pytest.StashKey[list[dict[str, Any]]]()
 
 
@@ -35,6 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Import the wheel and make sure that a GPU can run it."""
+    config.addinivalue_line("markers", "needs(*features): left out where the profile trimmed one of them")
     if config.getoption("help"):
         return
     wheel: Path | None = config.getoption("wheel")
@@ -42,13 +43,16 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"--wheel must name a wheel file, and is {wheel}")
     folder = Path(tempfile.mkdtemp(prefix="fa3-fwd-smoke-"))
     config.stash[FOLDER] = folder
-    config.stash[OUTCOMES] = {}
     config.stash[SPEEDS] = []
-    subject = load_subject(wheel.resolve(), folder)
+    try:
+        subject = load_subject(wheel.resolve(), folder)
+    except (ImportError, BadZipFile) as error:
+        pytest.exit(f"the smoke tests cannot run: {wheel.name} does not import: {error}", returncode=CANNOT_RUN)
     config.stash[SUBJECT] = subject
     missing = missing_gpu(subject)
     if missing is not None:
-        pytest.exit(f"the smoke tests cannot run here: {missing}", returncode=NO_GPU)
+        pytest.exit(f"the smoke tests cannot run here: {missing}", returncode=CANNOT_RUN)
+    config.pluginmanager.register(Results(config))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -80,53 +84,64 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("switch", sorted(subject.switches) or ["none"])
 
 
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Keep each test's outcome; the worst of its phases counts."""
-    outcomes = _Outcomes.current
-    if report.failed:
-        outcomes[report.nodeid] = "failed"
-    elif report.when == "call":
-        outcomes.setdefault(report.nodeid, report.outcome)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out tests of features the profile trimmed, visibly; test_trimmed proves that those are refused."""
+    subject = config.stash[SUBJECT]
+    served = []
+    trimmed = []
+    for item in items:
+        needed = [feature for marker in item.iter_markers("needs") for feature in marker.args]
+        (served if all(map(subject.has, needed)) else trimmed).append(item)
+    if trimmed:
+        config.hook.pytest_deselected(items=trimmed)
+        items[:] = served
 
 
-class _Outcomes:
-    """Where the report hook, which is given no config, finds the session's outcomes."""
+class Results:
+    """Keeps the outcome of each test, and writes them as gpu.json when the session ends."""
 
-    current: dict[str, str] = {}  # noqa: RUF012  # replaced at session start
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.outcomes: dict[str, str] = {}
 
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keep an outcome; a failure in any phase counts."""
+        name = report.nodeid.rpartition("/")[2]
+        if report.failed:
+            self.outcomes[name] = "failed"
+        elif report.when == "call":
+            self.outcomes.setdefault(name, report.outcome)
 
-def pytest_sessionstart(session: pytest.Session) -> None:
-    """Start with no outcomes."""
-    _Outcomes.current = session.config.stash.get(OUTCOMES, {})
+    def pytest_sessionfinish(self) -> None:
+        """Write gpu.json, whole or not at all, if a test ran."""
+        target: Path | None = self.config.getoption("gpu_json")
+        if target is None or not self.outcomes:
+            return
+        temporary = target.with_name(f".{target.name}.{os.getpid()}")
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump(self.summary(), file, indent=2)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
 
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Write gpu.json, whole or not at all."""
-    target: Path | None = session.config.getoption("gpu_json")
-    subject = session.config.stash.get(SUBJECT, None)
-    if target is None or subject is None or not _Outcomes.current:
-        return
-    names = {
-        outcome: sorted(name for name, found in _Outcomes.current.items() if found == outcome)
-        for outcome in ("passed", "failed")
-    }
-    result = {
-        "wheel": subject.wheel.name,
-        "sha256": subject.sha256,
-        "profile": subject.build.PROFILE,
-        **machine_facts(),
-        "passed": len(names["passed"]),
-        "failed": len(names["failed"]),
-        "tests": names,
-        "tflops": session.config.stash[SPEEDS],
-    }
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(result, file, indent=2)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(target)
+    def summary(self) -> dict[str, Any]:
+        """What gpu.json holds."""
+        subject = self.config.stash[SUBJECT]
+        names = {
+            outcome: sorted(name for name, found in self.outcomes.items() if found == outcome)
+            for outcome in ("passed", "failed")
+        }
+        return {
+            "wheel": subject.wheel.name,
+            "sha256": subject.sha256,
+            "profile": subject.build.PROFILE,
+            **machine_facts(),
+            "passed": len(names["passed"]),
+            "failed": len(names["failed"]),
+            "tests": names,
+            "tflops": self.config.stash[SPEEDS],
+        }
 
 
 @pytest.fixture(scope="session")

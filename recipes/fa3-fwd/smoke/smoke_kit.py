@@ -132,7 +132,7 @@ def machine_facts() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Inputs:
-    """q (batch, seqlen_q, heads, head_dim), k and v (batch, seqlen_k, heads_k, ...), and descales where they are float8."""
+    """q (batch, seqlen_q, heads, head_dim), k and v (batch, seqlen_k, heads_k, ...), descales where they are float8."""
 
     q: torch.Tensor
     k: torch.Tensor
@@ -200,6 +200,7 @@ def reference(
     chunk: int = 0,
     softcap: float = 0.0,
     qv: torch.Tensor | None = None,
+    scale: float | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention in float64: out (batch, seqlen_q, heads, head_dim_v), softmax_lse (batch, heads, seqlen_q).
 
@@ -214,7 +215,7 @@ def reference(
     if qv is not None:
         scores += torch.einsum("bqhd,bkhd->bhqk", qv.double(), v)
         width += qv.shape[-1]
-    scores *= width**-0.5
+    scores *= width**-0.5 if scale is None else scale
     if softcap > 0:
         scores = softcap * torch.tanh(scores / softcap)
     allowed = allowed_keys(q.shape[1], k.shape[1], causal=causal, window=window, chunk=chunk)
@@ -250,8 +251,29 @@ def require_close(
     assert difference <= room * LSE_TOLERANCE[dtype], f"softmax_lse differs by {difference:.2e}"
 
 
+def bits(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor as integers of the same width, with its strides: float8 lacks much of what tensors can do."""
+    return tensor.view({1: torch.uint8, 2: torch.int16, 4: torch.int32}[tensor.element_size()])
+
+
 def require_equal_bits(found: torch.Tensor, expected: torch.Tensor) -> None:
     """Fail unless two tensors hold the same bits."""
     assert found.dtype == expected.dtype
-    assert found.shape == expected.shape
-    assert torch.equal(found.contiguous().view(torch.uint8), expected.contiguous().view(torch.uint8))
+    assert torch.equal(bits(found), bits(expected))
+
+
+def slice_keys(inputs: Inputs, sequence: int, length: int) -> Inputs:
+    """One sequence of a batch with its first `length` keys, as a batch of one."""
+    one = slice(sequence, sequence + 1)
+    return Inputs(
+        inputs.q[one],
+        inputs.k[one, :length],
+        inputs.v[one, :length],
+        {name: descale[one] for name, descale in inputs.descales.items()},
+    )
+
+
+def ragged_reference(inputs: Inputs, lengths: list[int], **named: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """The reference where each sequence of the batch sees only its own number of keys."""
+    parts = [reference(slice_keys(inputs, index, length), **named) for index, length in enumerate(lengths)]
+    return torch.cat([out for out, _ in parts]), torch.cat([lse for _, lse in parts])

@@ -42,7 +42,7 @@ def storage_guard(place: Path) -> Iterator[None]:
             raise StorageError(
                 f"the disk that holds {place} is full",
                 detail=[_free_space(place), *_culprit(error)],
-                hint=f"df -h {_standing(place)}   # free some space, then run the same command again",
+                hint=f"df -h {_mount_point(place)}   # free some space, then run the same command again",
             ) from error
         if error.errno in _CLOSED:
             raise StorageError(
@@ -62,9 +62,15 @@ def _standing(place: Path) -> Path:
     return next((folder for folder in (place, *place.parents) if folder.is_dir()), Path("/"))
 
 
+def _mount_point(place: Path) -> Path:
+    """Where the disk that holds `place` is mounted: it still stands when a temporary folder is gone."""
+    standing = _standing(place).absolute()
+    return next((folder for folder in (standing, *standing.parents) if folder.is_mount()), Path("/"))
+
+
 def _free_space(place: Path) -> str:
     usage = shutil.disk_usage(_standing(place))
-    return f"{usage.free / 1e9:.1f} GB free of {usage.total / 1e9:.1f} GB"
+    return f"{usage.free / 1e6:.0f} MB free of {usage.total / 1e6:.0f} MB"
 
 
 def make_folder(path: Path) -> Path:

@@ -6,6 +6,7 @@ of its wheel; nothing is imported from it.
 
 import shutil
 import sys
+import zlib
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -29,9 +30,6 @@ from hopperforge.setup_job import SHIM, ApiJob, job_environment, write_job
 from hopperforge.stages.patch import lay_out
 from hopperforge.stages.torch_kit import TorchKit
 from hopperforge.store.packs import read_pack
-
-# Distributions whose version shows in the wheel's bytes.
-WRITERS: Final = ("setuptools", "auditwheel")
 
 _CUDART: Final = {
     Cudart.STATIC: ("-l:libcudart_static.a", "-ldl", "-lrt", "-lpthread"),
@@ -83,6 +81,11 @@ def link_arguments(build: Build, *, toolkit: str, torch_lib: str, exports: str) 
     )
 
 
+def writers() -> dict[str, str]:
+    """List what writes a wheel's bytes beside the compilers, with versions."""
+    return {name: version(name) for name in ("setuptools", "auditwheel")} | {"zlib": zlib.ZLIB_RUNTIME_VERSION}
+
+
 def placeless_link(build: Build) -> tuple[str, ...]:
     """Make the link's arguments with names in place of folders, for keys and records."""
     return link_arguments(build, toolkit="toolkit", torch_lib="torch", exports="exports.map")
@@ -110,7 +113,7 @@ def build_key(inputs: FrontInputs, kernels: str) -> str:
             "host_compiler": inputs.compiler.key,
             "epoch": inputs.source.pin.epoch,
             "driver": inputs.toolkit_fact.driver,
-            "writers": {name: version(name) for name in WRITERS},
+            "writers": writers(),
         },
     )
 

@@ -29,6 +29,7 @@ from hopperforge.store.objects import ObjectStore
 from hopperforge.store.packs import find_pack, require_distinct_names, store_pack
 
 _IMAGE: Final = "host"  # the engine; a container would be named by its image id
+_OBJECTS: Final = "objects"
 _SOURCE: Final = "unit.cu"
 _OBJECT: Final = "unit.o"
 _LINKS: Final = ("hopper", "csrc")
@@ -64,6 +65,8 @@ def cached_units(
 ) -> Mapping[str, bool]:
     """Whether each unit's object is at hand, by unit path, without reading objects: for plans."""
     keys = unit_keys(units, source=source, toolkit=toolkit, compiler=compiler)
+    if not (workspace.store / _OBJECTS).is_dir():  # a plan writes nothing, and opening a store makes its folder
+        return dict.fromkeys(keys, False)
     store = _object_store(workspace)
     return {path: store.holds(key) for path, key in keys.items()}
 
@@ -121,7 +124,7 @@ def _at_hand(path: str, found: _T | None) -> _T:
 
 
 def _object_store(workspace: Workspace) -> ObjectStore:
-    return ObjectStore.local(workspace.store / "objects", workspace.reporter)
+    return ObjectStore.local(workspace.store / _OBJECTS, workspace.reporter)
 
 
 def _with_what_was_kept(outcome: Outcome[bool], *, total: int, cached: int) -> HopperforgeError:

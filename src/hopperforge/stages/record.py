@@ -1,7 +1,6 @@
 """The record stage: what a build was made of and what it passed, gathered for the wheelhouse."""
 
 from collections.abc import Mapping
-from importlib.metadata import version
 
 from hopperforge.model.pack import KernelPack
 from hopperforge.model.record import (
@@ -17,7 +16,7 @@ from hopperforge.model.record import (
 )
 from hopperforge.model.upstream import PatchedSource
 from hopperforge.model.wheel import VerifiedWheel
-from hopperforge.stages.front_torch import WRITERS, FrontInputs, placeless_link
+from hopperforge.stages.front_torch import FrontInputs, placeless_link, writers
 from hopperforge.stages.torch_kit import TorchKit
 
 
@@ -63,7 +62,7 @@ def make_record(
             torch_release=torch.release,
             torch_wheel_sha256=torch.wheel_sha256,
             flags=placeless_link(build),
-            tools={name: version(name) for name in WRITERS},
+            tools=writers(),
         ),
         gates=verified.gates,
         gpu=None,

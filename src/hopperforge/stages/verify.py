@@ -6,7 +6,7 @@ from pathlib import Path
 from hopperforge.errors import GateError
 from hopperforge.model.cell import Build
 from hopperforge.model.wheel import GateResult, RepairedWheel, VerifiedWheel
-from hopperforge.run.files import sha256_file
+from hopperforge.run.files import sha256_file, write_atomic
 from hopperforge.run.workspace import Workspace
 from hopperforge.stages import gates, gates_tools
 from hopperforge.stages.wheel_archive import WheelArchive, read_wheel
@@ -23,7 +23,7 @@ def verify(
     folders: Mapping[str, Path] | None = None,
     proofs: Sequence[GateResult] = (),
 ) -> VerifiedWheel:
-    """Run all gates on a wheel; GateError lists each one that failed.
+    """Run all gates on a wheel; GateError lists each one that failed, and names a copy kept in <cache>/refused.
 
     `requires` is what Requires-Dist must say, `floor` the newest platform tag allowed, `host` this machine's name
     and `folders` further places, by what they are, that must not show in the wheel. `proofs` are results of gates
@@ -36,11 +36,13 @@ def verify(
         workspace.reporter.note(f"gate {result.name}: {'passed' if result.passed else 'FAILED'}: {result.detail}")
     failed = [result for result in results if not result.passed]
     if failed:
+        kept = workspace.cache / "refused" / repaired.path.name
+        write_atomic(kept, repaired.path.read_bytes())
         raise GateError(
             f"{repaired.path.name} failed {len(failed)} of {len(results)} gates: "
             + ", ".join(result.name for result in failed),
-            detail=[*(f"{result.name}: {result.detail}" for result in failed), f"the wheel is kept: {repaired.path}"],
-            hint=f"python -m zipfile -e {repaired.path} {workspace.work / 'refused'}   # to look inside",
+            detail=[*(f"{result.name}: {result.detail}" for result in failed), f"the wheel is kept: {kept}"],
+            hint=f"python -m zipfile -e {kept} {kept.with_suffix('')}   # to look inside",
         )
     return VerifiedWheel(
         path=repaired.path,

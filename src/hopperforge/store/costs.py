@@ -20,7 +20,7 @@ from hopperforge.report import Reporter
 from hopperforge.run.files import Lock, storage_guard, write_atomic
 
 _FORMAT: Final = 1
-_GB: Final = 1_000_000_000
+_GIB: Final = 2**30
 
 
 class CostEntry(BaseModel):
@@ -134,17 +134,17 @@ def _path(store: Path) -> Path:
     return store / "costs.json"
 
 
-# Seconds and GB of one attention unit over its head dimension: a line through 80 s, 5.1 GB at 64 and 90 s, 5.3 GB at
-# 128 (nvcc 13.0, 2 cores), raised in memory to reach the 6.5 GB that was the most of any forward sm90 unit of the
+# Seconds and GiB of one attention unit over its head dimension: a line through 80 s, 5.1 GiB at 64 and 90 s, 5.3 GiB at
+# 128 (nvcc 13.0, 2 cores), raised in memory to reach the 6.5 GiB that was the most of any forward sm90 unit of the
 # fa3-fwd profile (16 cores; the longest took 106 s). Units with split, softcap, packgqa or fp8 stayed inside these.
 _BASE_SECONDS: Final = 70.0
 _SECONDS_PER_DIM: Final = 0.15
-_BASE_GB: Final = 4.7
-_GB_PER_DIM: Final = 0.007
+_BASE_GIB: Final = 4.7
+_GIB_PER_DIM: Final = 0.007
 
-# Several instantiations in one unit: 1, 2, 4 and 8 took 90, 125, 155 and 263 s, and 5.3, 8.0, 8.8 and 14.2 GB.
+# Several instantiations in one unit: 1, 2, 4 and 8 took 90, 125, 155 and 263 s, and 5.3, 8.0, 8.8 and 14.2 GiB.
 _SECONDS_PER_EXTRA: Final = 25.0
-_GB_PER_EXTRA: Final = 1.3
+_GIB_PER_EXTRA: Final = 1.3
 _MANY_DIMS: Final = {"hdimall": (256, 5), "hdimdiff": (256, 3)}
 _BOTH_SOFTCAPS: Final = "softcapall"
 
@@ -152,9 +152,9 @@ _BOTH_SOFTCAPS: Final = "softcapall"
 _SHARE_PER_TARGET: Final = 0.7
 
 _SMALL_UNITS: Final = {
-    "flash_prepare_scheduler": Cost(seconds=35.0, peak_rss=int(1.3 * _GB)),  # measured
+    "flash_prepare_scheduler": Cost(seconds=35.0, peak_rss=int(1.3 * _GIB)),  # measured
     # Not measured: templates over head dimension and dtype, but no attention kernel.
-    "flash_fwd_combine": Cost(seconds=60.0, peak_rss=int(2.5 * _GB)),
+    "flash_fwd_combine": Cost(seconds=60.0, peak_rss=int(2.5 * _GIB)),
 }
 
 # Not measured: a backward unit holds the main kernel with two accumulations and its pre- and postprocess kernels.
@@ -180,8 +180,8 @@ def _attention_unit(name: str) -> Cost:
         instantiations *= 2
     factor = _BACKWARD_FACTOR if "_bwd_" in name else 1.0
     seconds = _BASE_SECONDS + _SECONDS_PER_DIM * dim + _SECONDS_PER_EXTRA * (instantiations - 1)
-    gigabytes = _BASE_GB + _GB_PER_DIM * dim + _GB_PER_EXTRA * (instantiations - 1)
-    return Cost(seconds=factor * seconds, peak_rss=round(factor * gigabytes * _GB))
+    gibibytes = _BASE_GIB + _GIB_PER_DIM * dim + _GIB_PER_EXTRA * (instantiations - 1)
+    return Cost(seconds=factor * seconds, peak_rss=round(factor * gibibytes * _GIB))
 
 
 def _head_dim(name: str) -> tuple[int, int]:

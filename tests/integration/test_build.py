@@ -1,0 +1,163 @@
+"""The whole path on real input: upstream's source to a wheel that a real CUDA torch imports.
+
+One cold build is interrupted in every way that matters before it may finish, so the faults cost little beyond it.
+The tests of this module run in order and share one cache and wheelhouse.
+"""
+
+import json
+import os
+import signal
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from tests.integration.command import Running, hopperforge, processes
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1500)]
+
+WORDS = ("build", "recipe=fa3-fwd", "profile=hdim128-bf16", "cuda=13.0", "toolkit=registry")
+COMPILERS = ("nvcc", "cicc", "cudafe++", "ptxas", "fatbinary")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+def _report(home: Path) -> dict[str, object]:
+    (build,) = json.loads((home / "wheelhouse" / "report.json").read_text())["builds"]
+    return dict(build)
+
+
+def _half_made(home: Path) -> list[str]:
+    """Files a stopped run should not have left: anything in work but locks, and temporary names anywhere."""
+    work = [path for path in (home / "cache" / "work").rglob("*") if path.suffix != ".lock"]
+    return [str(path) for path in (*work, *Path(tempfile.gettempdir()).glob("hopperforge-*/*"))]
+
+
+def test_plan_knows_what_it_cannot_know_yet(home: Path) -> None:
+    started = time.monotonic()
+    ended = hopperforge("plan", *WORDS[1:], "torch=2.9,2.11,2.13", home=home)
+    assert ended.status == 0, ended.err
+    assert "number of units known after the source is fetched" in ended.out
+    assert "1 build for 3 cells" in ended.out
+    assert not (home / "cache" / "sources").exists()
+    assert time.monotonic() - started < 3
+
+
+def test_ctrl_c_in_the_middle_of_a_unit_leaves_no_process_and_no_half_file(home: Path) -> None:
+    run = Running(*WORDS, "torch=2.11", home=home)
+    run.wait_for("1/2 units")
+    assert processes(*COMPILERS)
+    assert run.send(signal.SIGINT) == 130
+    assert "interrupted" in run.lines[-2]
+    assert processes(*COMPILERS) == []
+    assert _half_made(home) == []
+
+
+def test_kill_9_and_a_killed_compiler_lose_nothing(home: Path) -> None:
+    run = Running(*WORDS, "torch=2.11", home=home)
+    run.wait_for("2 units, 1 cached")
+    run.wait_for("1/2 units")
+    time.sleep(3)
+    assert run.send(signal.SIGKILL) == -signal.SIGKILL
+    orphans = processes("nvcc")
+    again = Running(*WORDS, "torch=2.11", home=home)
+    again.wait_for("2 units, 1 cached")
+    if orphans:
+        again.wait_for("waiting for it")
+        for orphan in processes(*COMPILERS):
+            os.kill(int(orphan.split()[0]), signal.SIGKILL)
+    _kill_when_it_runs("cicc")
+    assert again.finish() == 6
+    assert any("flash_fwd_hdim128_bf16_sm90 was killed while compiling" in line for line in again.lines)
+    assert any("out of memory" in line for line in again.lines)
+    assert any("kept: 1 of 2 units" in line for line in again.lines)
+    assert processes(*COMPILERS) == []
+    assert _half_made(home) == []
+
+
+def _kill_when_it_runs(name: str) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        for found in processes(name):
+            os.kill(int(found.split()[0]), signal.SIGKILL)
+            return
+        time.sleep(0.1)
+    pytest.fail(f"{name} never ran")
+
+
+def test_the_build_goes_on_where_it_stopped_and_serves_three_torches(home: Path) -> None:
+    ended = hopperforge(*WORDS, "torch=2.9,2.11,2.13", home=home)
+    assert ended.status == 0, ended.err
+    assert "2 units, 1 cached" in ended.err
+    report = _report(home)
+    assert report["units_compiled"] == 1
+    assert len(report["cells"]) == 3  # type: ignore[arg-type]
+    wheel = Path(str(report["wheel"]))
+    assert wheel.stat().st_size < 1_000_000
+    assert int(str(report["library_size"])) < 2_000_000
+    assert _half_made(home) == []
+
+
+def test_the_record_says_what_went_in_and_what_was_proven(home: Path) -> None:
+    report = _report(home)
+    record = json.loads(Path(f"{report['wheel']}.json").read_text())
+    assert record["wheel"]["sha256"] == report["sha256"]
+    assert len(record["pack"]["units"]) == 2
+    assert all(unit["seconds"] > 0 and unit["peak_rss"] > 0 for unit in record["pack"]["units"])
+    assert all(gate["passed"] for gate in record["gates"])
+    names = {gate["name"] for gate in record["gates"]}
+    assert {"abi3", "architectures", "exports", "metadata", "needed", "paths", "platform-tag", "record"} <= names
+    assert record["toolkit"]["fingerprint"].keys() >= {"bin/nvcc", "bin/ptxas", "nvvm/bin/cicc"}
+
+
+def test_a_second_run_finds_the_same_bytes_at_once(home: Path) -> None:
+    before = _report(home)
+    started = time.monotonic()
+    ended = hopperforge(*WORDS, "torch=2.11", home=home, env={"PIP_INDEX_URL": "http://127.0.0.1:9/", "CXX": None})
+    assert ended.status == 0, ended.err
+    assert time.monotonic() - started < 10
+    assert "cached" in ended.err
+    after = _report(home)
+    assert (after["cached"], after["sha256"]) == (True, before["sha256"])
+
+
+def test_bound_again_from_the_same_pack_the_bytes_are_the_same(home: Path) -> None:
+    before = _report(home)
+    for path in (home / "wheelhouse").glob("*.whl*"):
+        path.unlink()
+    ended = hopperforge(*WORDS, "torch=2.13", home=home)
+    assert ended.status == 0, ended.err
+    after = _report(home)
+    assert (after["units_compiled"], after["sha256"]) == (0, before["sha256"])
+
+
+def test_real_cuda_torch_imports_the_wheel_without_a_gpu(home: Path) -> None:
+    wheel = str(_report(home)["wheel"])
+    ended = hopperforge("verify", f"wheel={wheel}", "torch=2.11", home=home)
+    assert ended.status == 0, ended.err
+    assert "import with torch 2.11" in ended.out
+    record = json.loads(Path(f"{wheel}.json").read_text())
+    assert [gate["passed"] for gate in record["gates"] if gate["name"].startswith("import")] == [True]
+
+
+def test_a_damaged_wheel_is_not_taken_for_finished(home: Path) -> None:
+    before = _report(home)
+    wheel = Path(str(before["wheel"]))
+    data = bytearray(wheel.read_bytes())
+    data[len(data) // 2] ^= 1
+    wheel.write_bytes(data)
+    ended = hopperforge(*WORDS, "torch=2.11", home=home)
+    assert ended.status == 0, ended.err
+    after = _report(home)
+    assert (after["cached"], after["sha256"]) == (False, before["sha256"])
+
+
+def test_smoke_without_a_gpu_fails_with_its_own_code(home: Path) -> None:
+    wheel = str(_report(home)["wheel"])
+    (interpreter,) = (home / "cache" / "venvs").glob("torch-2.11*/bin/python")
+    ended = hopperforge("smoke", f"wheel={wheel}", f"interpreter={interpreter}", home=home)
+    assert ended.status == 10
+    assert "error: the smoke tests of" in ended.err
