@@ -47,9 +47,9 @@ class Call:
         """Read the project's facts; every problem of every file is one error."""
         return load_project(self.workspace.project)
 
-    def situation(self, project: Project) -> Situation:
+    def situation(self, project: Project, request: Request) -> Situation:
         """Look at what planning must know of this machine."""
-        at_hand = toolkits_at_hand(project.matrix, self.workspace)
+        at_hand = toolkits_at_hand(project.matrix, request.toolkit, self.workspace)
         return Situation(toolkits_at_hand=at_hand, python=self.python, platform=self.platform)
 
     def job(self, project: Project, request: Request) -> Job:
@@ -66,7 +66,7 @@ def plan(call: Call) -> None:
     """Show what the words come to, without fetching or building anything."""
     project = call.project()
     request = parse_words(call.words, project)
-    situation = call.situation(project)
+    situation = call.situation(project, request)
     made = make_plan(project, request, situation)
     job = call.job(project, request)
     statuses = {str(build): job.status(build, situation.toolkits_at_hand[build.cuda]) for build in made.builds}
@@ -89,7 +89,8 @@ def fetch(call: Call) -> None:
 def patch(call: Call) -> None:
     """Apply the series and list the units of the builds asked for."""
     project = call.project()
-    made = make_plan(project, parse_words(call.words, project), call.situation(project))
+    request = parse_words(call.words, project)
+    made = make_plan(project, request, call.situation(project, request))
     answers = [_patched(call, project, build) for build in made.builds]
     if call.as_json:
         call.answer(json.dumps(answers, indent=2))
@@ -119,7 +120,7 @@ def build(call: Call) -> None:
     """Build everything the words come to; the first error's code is the command's."""
     project = call.project()
     request = parse_words(call.words, project)
-    made = make_plan(project, request, call.situation(project))
+    made = make_plan(project, request, call.situation(project, request))
     results = call.job(project, request).run_plan(made)
     _report(call, made, results)
     failed = [result for result in results if result.error is not None]

@@ -50,6 +50,10 @@ def hopperforge(
     return Ended(done.returncode, done.stdout, done.stderr)
 
 
+def _hear_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Running:
     """A command under way, whose lines can be waited for and which can be sent signals."""
 
@@ -61,6 +65,8 @@ class Running:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
+            # A test run started in the background ignores Ctrl-C and would pass that on.
+            preexec_fn=_hear_interrupts,  # noqa: PLW1509 - no thread of ours runs here
         )
         self.lines: list[str] = []
 
@@ -86,6 +92,7 @@ class Running:
         stream = self._process.stderr
         assert stream is not None
         self.lines += stream.read().splitlines()
+        stream.close()
         return self._process.wait(120)
 
     def finish(self) -> int:

@@ -110,7 +110,7 @@ def test_the_record_says_what_went_in_and_what_was_proven(home: Path) -> None:
     assert all(gate["passed"] for gate in record["gates"])
     names = {gate["name"] for gate in record["gates"]}
     assert {"abi3", "architectures", "exports", "metadata", "needed", "paths", "platform-tag", "record"} <= names
-    assert record["toolkit"]["fingerprint"].keys() >= {"bin/nvcc", "bin/ptxas", "nvvm/bin/cicc"}
+    assert record["toolkit"]["fingerprint"].keys() >= {"nvcc", "ptxas", "cicc", "cudafe++", "fatbinary", "nvlink"}
 
 
 def test_a_second_run_finds_the_same_bytes_at_once(home: Path) -> None:

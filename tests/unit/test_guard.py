@@ -55,7 +55,7 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
         capability: tuple[int, int] = (9, 0),
         compiled: bool = True,
     ) -> ModuleType:
-        monkeypatch.setattr(sys, "dont_write_bytecode", True)  # noqa: FBT003  # the folder goes into wheels as it is
+        monkeypatch.setattr(sys, "dont_write_bytecode", True)  # the folder goes into wheels as it is
         for loaded in [loaded for loaded in sys.modules if loaded.startswith("fa3_fwd")]:
             del sys.modules[loaded]
         build = ModuleType("fa3_fwd._build")

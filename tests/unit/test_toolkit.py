@@ -314,7 +314,13 @@ def test_toolkits_at_hand_say_where_each_would_come_from(tmp_path: Path) -> None
     }
     matrix = Matrix(toolkits=facts, torches={}, pythons=(), stable_floor=TorchVersion(2, 9), exclusions=())
     workspace, _ = _workspace(tmp_path, CUDA_HOME=str(root))
-    assert toolkits_at_hand(matrix, workspace) == {CUDA_130: "registry", CudaVersion(13, 2): f"system {root}"}
+    assert toolkits_at_hand(matrix, ToolkitChoice.AUTO, workspace) == {
+        CUDA_130: "registry",
+        CudaVersion(13, 2): f"system {root}",
+    }
     assert not workspace.files.exists()
     obtain_toolkit(facts[CUDA_130], ToolkitChoice.AUTO, workspace)
-    assert toolkits_at_hand(matrix, workspace)[CUDA_130] == "cached"
+    assert toolkits_at_hand(matrix, ToolkitChoice.AUTO, workspace)[CUDA_130] == "cached"
+    assert list(toolkits_at_hand(matrix, ToolkitChoice.SYSTEM, workspace)) == [CudaVersion(13, 2)]
+    by_registry = toolkits_at_hand(matrix, ToolkitChoice.REGISTRY, workspace)
+    assert not any(where.startswith("system") for where in by_registry.values())

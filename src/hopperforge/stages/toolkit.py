@@ -99,20 +99,21 @@ def find_system_toolkit(workspace: Workspace) -> Toolkit | None:
     return _identified(found, ToolkitOrigin.SYSTEM, workspace)
 
 
-def toolkits_at_hand(matrix: Matrix, workspace: Workspace) -> Mapping[CudaVersion, str]:
+def toolkits_at_hand(matrix: Matrix, choice: ToolkitChoice, workspace: Workspace) -> Mapping[CudaVersion, str]:
     """Say where each toolkit of the matrix would come from: "system /usr/local/cuda", "cached" or "registry".
 
-    Ascending by version; a toolkit that no origin has is left out. Offline and quick: nothing is hashed.
+    Ascending by version; a toolkit that no origin allowed by `choice` has is left out. Offline and quick: nothing is
+    hashed.
     """
     try:
-        system = _inspect_system(workspace)
+        system = _inspect_system(workspace) if choice is not ToolkitChoice.REGISTRY else None
     except _UnusableError:
         system = None
     at_hand = {}
     for version, fact in matrix.toolkits.items():
         if system is not None and system.version == version and ToolkitOrigin.SYSTEM in fact.origins:
             at_hand[version] = f"system {system.root}"
-        elif ToolkitOrigin.REGISTRY in fact.origins and fact.wheels:
+        elif choice is not ToolkitChoice.SYSTEM and ToolkitOrigin.REGISTRY in fact.origins and fact.wheels:
             at_hand[version] = "cached" if receipt_path(_registry_folder(fact, workspace)).is_file() else "registry"
     return at_hand
 
