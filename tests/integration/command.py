@@ -100,15 +100,19 @@ class Running:
         return self.send(signal.SIGCONT)
 
 
-def processes(*names: str) -> Sequence[str]:
-    """List running processes by program name, those merely waiting to be collected left out."""
+def processes(names: Sequence[str], within: Path) -> list[int]:
+    """List the running processes of these program names that work in a folder of `within`.
+
+    Others of the machine are none of ours; those merely waiting to be collected are over.
+    """
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             name = (folder / "comm").read_text().strip()
             state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+            place = (folder / "cwd").readlink()
         except OSError:  # it ended while we looked
             continue
-        if name in names and state != "Z":
-            found.append(f"{folder.name} {name}")
+        if name in names and state != "Z" and place.is_relative_to(within):
+            found.append(int(folder.name))
     return found

@@ -49,10 +49,10 @@ def test_plan_knows_what_it_cannot_know_yet(home: Path) -> None:
 def test_ctrl_c_in_the_middle_of_a_unit_leaves_no_process_and_no_half_file(home: Path) -> None:
     run = Running(*WORDS, "torch=2.11", home=home)
     run.wait_for("1/2 units")
-    assert processes(*COMPILERS)
+    assert processes(COMPILERS, home)
     assert run.send(signal.SIGINT) == 130
     assert "interrupted" in run.lines[-2]
-    assert processes(*COMPILERS) == []
+    assert processes(COMPILERS, home) == []
     assert _half_made(home) == []
 
 
@@ -62,27 +62,27 @@ def test_kill_9_and_a_killed_compiler_lose_nothing(home: Path) -> None:
     run.wait_for("1/2 units")
     time.sleep(3)
     assert run.send(signal.SIGKILL) == -signal.SIGKILL
-    orphans = processes("nvcc")
+    orphans = processes(["nvcc"], home)
     again = Running(*WORDS, "torch=2.11", home=home)
     again.wait_for("2 units, 1 cached")
     if orphans:
         again.wait_for("waiting for it")
-        for orphan in processes(*COMPILERS):
-            os.kill(int(orphan.split()[0]), signal.SIGKILL)
-    _kill_when_it_runs("cicc")
+        for orphan in processes(COMPILERS, home):
+            os.kill(orphan, signal.SIGKILL)
+    _kill_when_it_runs("cicc", home)
     assert again.finish() == 6
     assert any("flash_fwd_hdim128_bf16_sm90 was killed while compiling" in line for line in again.lines)
     assert any("out of memory" in line for line in again.lines)
     assert any("kept: 1 of 2 units" in line for line in again.lines)
-    assert processes(*COMPILERS) == []
+    assert processes(COMPILERS, home) == []
     assert _half_made(home) == []
 
 
-def _kill_when_it_runs(name: str) -> None:
+def _kill_when_it_runs(name: str, home: Path) -> None:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        for found in processes(name):
-            os.kill(int(found.split()[0]), signal.SIGKILL)
+        for found in processes([name], home):
+            os.kill(found, signal.SIGKILL)
             return
         time.sleep(0.1)
     pytest.fail(f"{name} never ran")

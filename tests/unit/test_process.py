@@ -82,7 +82,10 @@ def test_stop_ends_the_whole_group_at_once(tmp_path: Path) -> None:
             on_line=lambda _: stop.set(),
         )
     assert time.monotonic() - started < 5
-    assert [pid for pid in pids.read_text().split() if _runs(pid)] == []
+    # Both are dead or dying: the kernel may still be taking the second one apart.
+    deadline = time.monotonic() + 2
+    while any(_runs(pid) for pid in pids.read_text().split()):
+        assert time.monotonic() < deadline
 
 
 def _runs(pid: str) -> bool:

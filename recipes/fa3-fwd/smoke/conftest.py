@@ -90,8 +90,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out tests of features the profile trimmed, visibly; test_trimmed proves that those are refused."""
     subject = config.stash[SUBJECT]
-    served = []
-    trimmed = []
+    served: list[pytest.Item] = []
+    trimmed: list[pytest.Item] = []
     for item in items:
         needed = [feature for marker in item.iter_markers("needs") for feature in marker.args]
         (served if all(map(subject.has, needed)) else trimmed).append(item)

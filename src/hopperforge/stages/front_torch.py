@@ -159,7 +159,9 @@ def bind(
 def _add_own_files(inputs: FrontInputs, folder: Path) -> None:
     build = inputs.build
     package = folder / "hopper" / build.recipe.package.package
-    shutil.copytree(build.recipe.folder / "python" / package.name, package)
+    shutil.copytree(
+        build.recipe.folder / "python" / package.name, package, ignore=shutil.ignore_patterns("__pycache__")
+    )
     shutil.copyfile(build.recipe.folder / "README.md", folder / "README.md")
     write_atomic(package / "_build.py", _build_info(inputs).encode())
 
