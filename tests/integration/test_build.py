@@ -155,8 +155,18 @@ def test_a_damaged_wheel_is_not_taken_for_finished(home: Path) -> None:
     assert (after["cached"], after["sha256"]) == (False, before["sha256"])
 
 
+def test_upstreams_own_build_is_kept_for_comparison(home: Path) -> None:
+    ended = hopperforge(*WORDS, "torch=2.11", "kernels=inline", home=home)
+    assert ended.status == 0, ended.err
+    report = _report(home)
+    assert str(report["wheel"]).count("+cu130.hdim128.bf16.inline-") == 1
+    record = json.loads(Path(f"{report['wheel']}.json").read_text())
+    assert (record["pack"], record["kernels"]) == (None, "inline")
+    assert len(list((home / "wheelhouse").glob("*.whl"))) == 2
+
+
 def test_smoke_without_a_gpu_fails_with_its_own_code(home: Path) -> None:
-    wheel = str(_report(home)["wheel"])
+    wheel = next(str(path) for path in (home / "wheelhouse").glob("*bf16-*.whl"))
     (interpreter,) = (home / "cache" / "venvs").glob("torch-2.11*/bin/python")
     ended = hopperforge("smoke", f"wheel={wheel}", f"interpreter={interpreter}", home=home)
     assert ended.status == 10

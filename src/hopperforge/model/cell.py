@@ -64,13 +64,18 @@ class Build:
 
     @property
     def local_label(self) -> str:
-        """What the user must match: the CUDA, the torch where it matters, the profile unless it is the default."""
+        """What the user must match: the CUDA, the torch where it matters, the profile unless it is the default.
+
+        A build by upstream's own means says so: it is there to be compared with, never to be taken for the other.
+        """
         parts = [self.cuda.label]
         if self.abi is AbiClass.PER_TORCH:
             parts[0] += f"torch{self.torch.major}"
             parts.append(str(self.torch.minor))
         if self.profile.name != self.recipe.default_profile:
             parts += self.profile.name.split("-")
+        if self.kernels is Kernels.INLINE:
+            parts.append("inline")
         return ".".join(parts)
 
     @property

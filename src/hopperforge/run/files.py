@@ -21,6 +21,7 @@ from hopperforge.errors import SourceError, StorageError
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _CLOSED: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_IN_THE_WAY: Final = frozenset({errno.ENOTDIR, errno.EEXIST})  # a file where a folder should be
 
 
 def sha256_file(path: Path) -> str:
@@ -31,7 +32,7 @@ def sha256_file(path: Path) -> str:
 
 @contextlib.contextmanager
 def storage_guard(place: Path) -> Iterator[None]:
-    """Turn "disk full", "permission denied" and "read-only" below `place` into a StorageError with a remedy.
+    """Turn "disk full", "permission denied", "read-only" and "not a folder" below `place` into a StorageError.
 
     Every other OSError passes through unchanged.
     """
@@ -44,7 +45,7 @@ def storage_guard(place: Path) -> Iterator[None]:
                 detail=[_free_space(place), *_culprit(error)],
                 hint=f"df -h {_mount_point(place)}   # free some space, then run the same command again",
             ) from error
-        if error.errno in _CLOSED:
+        if error.errno in _CLOSED | _IN_THE_WAY:
             raise StorageError(
                 f"{place} cannot be written: {os.strerror(error.errno or 0).lower()}",
                 detail=[f"we are user {os.geteuid()}", *_culprit(error)],

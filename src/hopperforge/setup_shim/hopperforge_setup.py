@@ -142,7 +142,7 @@ class Binding(build_ext):
             path=str(folder / "build.ninja"),
             cflags=["-fPIC", "-fvisibility=hidden", *_place_free(), *includes],
             post_cflags=["-DTORCH_EXTENSION_NAME=_C", *flags["cxx"]],
-            cuda_cflags=[f"-I{path}" for path in ext.include_dirs],
+            cuda_cflags=[*_place_free_kernels(), *(f"-I{path}" for path in ext.include_dirs)],
             cuda_post_cflags=[*TORCH_NVCC_FLAGS, *flags["nvcc"]],
             cuda_dlink_post_cflags=None,
             sources=list(sources),
@@ -170,6 +170,13 @@ def _place_free() -> list[str]:
     """Make the names of files that end up in the library's messages the same on every machine."""
     places = {job["root"]: "", job["torch"]: "torch/", job["cuda_home"]: "cuda/"}
     return [f"-ffile-prefix-map={place}/={name}" for place, name in places.items()]
+
+
+def _place_free_kernels() -> list[str]:
+    """Do the same for kernels compiled here; those of the unit list are compiled by relative paths already."""
+    if job["mode"] != "inline":
+        return []
+    return [word for flag in _place_free() for word in ("-Xcompiler", flag)]
 
 
 def _torch_includes() -> list[str]:
