@@ -1,6 +1,7 @@
 """The command line: words to verbs. The only place that reads environment and clock, prints errors, and exits."""
 
 import argparse
+import contextlib
 import os
 import platform
 import signal
@@ -41,7 +42,9 @@ def run_command(argv: Sequence[str]) -> int:
     """Run one command; errors are printed to standard error and become exit codes."""
     try:
         arguments = _parser().parse_args(argv)
-        VERBS[arguments.verb][0](_call(arguments))
+        call = _call(arguments)
+        with contextlib.closing(call.workspace.reporter):
+            VERBS[arguments.verb][0](call)
     except HopperforgeError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code

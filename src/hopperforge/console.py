@@ -99,6 +99,9 @@ class PlainReporter:
         for line in grid(columns, rows):
             self._print(line)
 
+    def close(self) -> None:
+        """Nothing moves here."""
+
     def _print(self, text: str) -> None:
         print(text, file=self._stream, flush=True)
 
@@ -150,6 +153,10 @@ class LiveReporter:
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
         self._console.print(table)
+
+    def close(self) -> None:
+        """End the live line and give the terminal its cursor back."""
+        self._end_live()
 
     def _line(self) -> Text:
         moment = self._moment

@@ -40,6 +40,9 @@ class Reporter(Protocol):
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Show a table of results."""
 
+    def close(self) -> None:
+        """End any display that moves, so that what is printed next stands below it."""
+
 
 class Recorder:
     """A reporter that keeps what it is told, for tests and for reports written later."""
@@ -75,3 +78,6 @@ class Recorder:
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Keep a table."""
         self.tables.append((title, columns, rows))
+
+    def close(self) -> None:
+        """Nothing moves here."""

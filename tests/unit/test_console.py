@@ -69,3 +69,12 @@ def test_terminal_shows_brackets_as_they_are_and_ends_its_display() -> None:
     assert "[bold]2 units" in shown
     assert "[x]" in shown
     assert "3/96 units" in shown
+
+
+def test_closing_ends_the_display_in_the_middle_of_work() -> None:
+    stream = io.StringIO()
+    reporter = LiveReporter(Console(file=stream, force_terminal=True, width=100))
+    reporter.progress(MOMENT)
+    reporter.close()
+    assert stream.getvalue().rstrip("\r\n").endswith("\x1b[2K"), "the moving line is taken away"
+    assert "\x1b[?25h" in stream.getvalue(), "the cursor is shown again"
