@@ -81,3 +81,15 @@ class Recorder:
 
     def close(self) -> None:
         """Nothing moves here."""
+
+
+class WarningsOnly(Recorder):
+    """A reporter that passes warnings on and keeps the rest to itself: for looking without doing."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        super().__init__()
+        self._reporter = reporter
+
+    def warn(self, text: str) -> None:
+        """Pass a warning on."""
+        self._reporter.warn(text)

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from hopperforge.model.versions import PythonVersion, TorchVersion
 from hopperforge.pipeline import BuildResult, Job
 from hopperforge.plan_report import plan_document, plan_lines
 from hopperforge.planning import Situation, make_plan
+from hopperforge.report import WarningsOnly
 from hopperforge.run.files import remove_folder, sha256_file, write_atomic
 from hopperforge.run.machine import read_machine
 from hopperforge.run.workspace import Workspace
@@ -68,7 +69,8 @@ def plan(call: Call) -> None:
     request = parse_words(call.words, project)
     situation = call.situation(project, request)
     made = make_plan(project, request, situation)
-    job = call.job(project, request)
+    quiet = replace(call.workspace, reporter=WarningsOnly(call.workspace.reporter))
+    job = replace(call.job(project, request), workspace=quiet)
     statuses = {str(build): job.status(build, situation.toolkits_at_hand[build.cuda]) for build in made.builds}
     if call.as_json:
         call.answer(json.dumps(plan_document(made, job.machine, statuses), indent=2))
