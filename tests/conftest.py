@@ -23,6 +23,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Leave integration tests out unless asked for, visibly: they count as deselected, never as skipped."""
     if config.getoption("--integration"):
         return
+    if os.environ.get("CI") == "true":
+        raise pytest.UsageError("CI must run the integration tests too: pytest --integration")
     real = [item for item in items if item.get_closest_marker("integration")]
     if real:
         config.hook.pytest_deselected(items=real)

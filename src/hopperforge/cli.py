@@ -29,22 +29,30 @@ VERBS: Final[dict[str, tuple[Callable[[verbs.Call], None], str]]] = {
     "record": (verbs.record, "join a smoke run's result to the wheel's record: gpu.json"),
     "clean": (verbs.clean, "remove what can be made again: what=work, cache or wheelhouse"),
 }
+JSON_VERBS: Final = ("plan", "patch", "build")
 
 
 def main() -> NoReturn:
     """Run the command line and exit with the code of what happened."""
-    # Whoever stops us politely (a batch system, nox) gets the same clean end as Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Whoever stops us politely (a batch system, nox, a closed terminal) gets the same clean end as Ctrl-C.
+    for stop in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(stop) is not signal.SIG_IGN:
+            signal.signal(stop, signal.default_int_handler)
     sys.exit(run_command(sys.argv[1:]))
 
 
 def run_command(argv: Sequence[str]) -> int:
     """Run one command; errors are printed to standard error and become exit codes."""
     try:
+        if not argv:
+            raise InputError(f"which verb? there are {', '.join(VERBS)}", hint="hopperforge --help")
         arguments = _parser().parse_args(argv)
+        if arguments.json and arguments.verb not in JSON_VERBS:
+            raise InputError(f"{arguments.verb} has no --json; {', '.join(JSON_VERBS)} have")
         call = _call(arguments)
         with contextlib.closing(call.workspace.reporter):
             VERBS[arguments.verb][0](call)
+        sys.stdout.flush()
     except HopperforgeError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code
@@ -55,6 +63,9 @@ def run_command(argv: Sequence[str]) -> int:
             file=sys.stderr,
         )
         return INTERRUPTED_EXIT_CODE
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     return 0
 
 

@@ -14,6 +14,7 @@ from hopperforge.report import Progress, Reporter
 
 _GIB = 2**30
 _NAMES_SHOWN = 3
+_QUIET_SECONDS = 30.0
 
 
 def make_reporter(stream: TextIO, *, verbose: bool) -> Reporter:
@@ -33,7 +34,7 @@ def describe(progress: Progress) -> str:
     parts = [f"{progress.done}/{progress.total} units"]
     if running:
         parts.append(f"compiling {running}")
-        parts.append(f"{progress.memory / _GIB:.1f} GiB reserved")
+        parts.append(f"{progress.in_use / _GIB:.1f} GiB in use, {progress.memory / _GIB:.1f} reserved")
     if progress.seconds_left is not None:
         parts.append(f"about {duration(progress.seconds_left)} left")
     return " · ".join(parts)
@@ -66,7 +67,8 @@ class PlainReporter:
     def __init__(self, stream: TextIO, *, verbose: bool = False) -> None:
         self._stream = stream
         self._verbose = verbose
-        self._said = ""
+        self._said: tuple[int, tuple[str, ...]] | None = None
+        self._said_at = 0.0
 
     def stage(self, name: str, detail: str) -> None:
         """Print the stage's name and detail."""
@@ -86,11 +88,11 @@ class PlainReporter:
             self._print(f"{source}: {line}")
 
     def progress(self, progress: Progress) -> None:
-        """Print a moment, once."""
-        text = describe(progress)
-        if text != self._said:
-            self._said = text
-            self.note(text)
+        """Print a moment when a unit started or ended, and else every half minute."""
+        now = time.monotonic()
+        if (progress.done, progress.running) != self._said or now - self._said_at >= _QUIET_SECONDS:
+            self._said, self._said_at = (progress.done, progress.running), now
+            self.note(describe(progress))
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print an aligned table."""

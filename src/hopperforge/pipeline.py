@@ -7,16 +7,18 @@ become results in `run_plan`, so that one failed build does not take the others 
 import platform
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
 from hopperforge.config.project import Project
-from hopperforge.errors import HopperforgeError
+from hopperforge.errors import HopperforgeError, ToolError
 from hopperforge.model.cell import Build, Plan
 from hopperforge.model.keys import content_key
 from hopperforge.model.machine import Machine, Sizing
 from hopperforge.model.pack import KernelPack, Unit, pack_key
+from hopperforge.model.record import ServedCell
 from hopperforge.model.request import Kernels, Request
+from hopperforge.model.upstream import PatchedSource, UpstreamPin
 from hopperforge.plan_report import PackStatus
 from hopperforge.run.files import make_folder, temporary_folder
 from hopperforge.run.workspace import Workspace
@@ -67,23 +69,32 @@ class BuildResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A request with the facts it is judged by and the machine it runs on; `now` gives UTC in text for records."""
+    """A request with the facts it is judged by and the machine it runs on.
+
+    `now` gives UTC in text, for records; `patched` keeps the sources made ready, by pin.
+    """
 
     project: Project
     request: Request
     machine: Machine
     workspace: Workspace
     now: Callable[[], str]
+    patched: dict[str, PatchedSource] = field(default_factory=dict)
+
+    def _patched_source(self, pin: UpstreamPin) -> PatchedSource:
+        """Fetch, verify and patch a pin's source, once for all builds of the job."""
+        if pin.name not in self.patched:
+            self.workspace.reporter.stage("source", pin.name)
+            source = fetch_source(pin, self.workspace)
+            self.workspace.reporter.stage("patch", f"patches/{pin.name}")
+            self.patched[pin.name] = patch_source(source, self.workspace)
+        return self.patched[pin.name]
 
     def fetch_inputs(self, build: Build) -> FrontInputs:
         """Fetch and identify what decides a build's bytes: source, patches, toolkit, host compiler, torch."""
         report = self.workspace.reporter
         matrix = self.project.matrix
-        pin = self.project.pins[build.recipe.pin]
-        report.stage("source", pin.name)
-        source = fetch_source(pin, self.workspace)
-        report.stage("patch", f"patches/{pin.name}")
-        patched = patch_source(source, self.workspace)
+        patched = self._patched_source(self.project.pins[build.recipe.pin])
         report.stage("toolkit", f"CUDA {build.cuda}")
         fact = matrix.toolkits[build.cuda]
         toolkit = obtain_toolkit(fact, self.request.toolkit, self.workspace)
@@ -107,7 +118,8 @@ class Job:
         at_hand = cached_units(
             units, source=inputs.source, toolkit=inputs.toolkit, compiler=inputs.compiler, workspace=self.workspace
         )
-        missing = [unit for unit in units if not at_hand[unit.path]]
+        inline = build.kernels is Kernels.INLINE  # upstream's own build knows no store
+        missing = [unit for unit in units if inline or not at_hand[unit.path]]
         sizing = self._size(missing or list(units), inputs)
         return Prepared(
             inputs=inputs,
@@ -144,12 +156,14 @@ class Job:
     def status(self, build: Build, where: str) -> PackStatus:
         """Say how far a build is without fetching anything; `where` is where its toolkit would come from."""
         pin = self.project.pins[build.recipe.pin]
-        if find_source(pin, self.workspace) is None or where == "registry":
-            sizing = size(
-                self.machine, jobs=self.request.jobs, memory=self.request.memory, gencodes=1, unit_peak=1, units=1
-            )
-            return PackStatus(units=None, cached=0, sizing=sizing, expected_seconds=None, wheel=None)
-        prepared = self.prepare(build)
+        unseen = PackStatus(units=None, cached=0, sizing=self._size_unseen(), expected_seconds=None, wheel=None)
+        if where == "registry" or (pin.name not in self.patched and find_source(pin, self.workspace) is None):
+            return unseen
+        try:
+            prepared = self.prepare(build)
+        except ToolError as error:
+            self.workspace.reporter.warn(f"{build} cannot be built as things are: {error}")
+            return unseen
         finished = self.wheelhouse.find(prepared.key)
         return PackStatus(
             units=len(prepared.units),
@@ -174,7 +188,7 @@ class Job:
         try:
             prepared = self.prepare(build)
             found = self.wheelhouse.find(prepared.key)
-            package, compiled = (found, 0) if found is not None else self.make_package(prepared)
+            package, compiled = (self._serve(found, build), 0) if found else self.make_package(prepared)
         except HopperforgeError as error:
             seconds = time.monotonic() - started
             return BuildResult(build=build, package=None, cached=False, compiled=0, seconds=seconds, error=error)
@@ -186,6 +200,13 @@ class Job:
             seconds=time.monotonic() - started,
             error=None,
         )
+
+    def _serve(self, found: Shelved, build: Build) -> Shelved:
+        """Let the record of a finished package name the cells it now serves as well."""
+        cells = [ServedCell.of(accepted) for accepted in build.cells]
+        if set(cells) <= set(found.record.cells):
+            return found
+        return replace(found, record=self.wheelhouse.join_cells(found.record.wheel.sha256, cells))
 
     def make_package(self, prepared: Prepared) -> tuple[Shelved, int]:
         """Compile, bind, repair, verify and record; returns the package and how many units were compiled."""

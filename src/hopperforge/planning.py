@@ -24,7 +24,7 @@ BUILDABLE_PLATFORMS: Final = frozenset({"linux_x86_64"})
 
 _SYSTEM: Final = "system"
 _REGISTRY: Final = "registry"
-_ONE_WHEEL: Final = "one wheel serves every Python, this one runs the import gate"
+_ONE_WHEEL: Final = "one wheel serves every Python"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,12 +10,16 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """A moment of a compile: units counted, the names now running, bytes reserved, seconds left (None: unknown)."""
+    """A moment of a compile: units counted, the names now running, seconds left (None: unknown).
+
+    `memory` is what the running units are expected to need, `in_use` what our processes hold now; both in bytes.
+    """
 
     done: int
     total: int
     running: tuple[str, ...]
     memory: int
+    in_use: int
     seconds_left: float | None
 
 

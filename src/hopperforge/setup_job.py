@@ -9,9 +9,15 @@ from typing import Final, Literal
 import ninja
 
 from hopperforge.model.profile import Profile
-from hopperforge.run.files import write_atomic
+from hopperforge.run.files import sha256_file, write_atomic
 
 SHIM: Final = Path(__file__).parent / "setup_shim"
+
+
+def shim_hashes() -> dict[str, str]:
+    """Hash every file of the shim, by its path in it: they shape unit lists and packages alike."""
+    files = (path for path in SHIM.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return {path.relative_to(SHIM).as_posix(): sha256_file(path) for path in sorted(files)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

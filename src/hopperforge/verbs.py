@@ -1,6 +1,8 @@
 """What each verb of the command line does: gather facts, call the pipeline or a stage, say what came of it."""
 
 import json
+import os
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +11,7 @@ from typing import Any, Final
 
 from hopperforge.config.project import Project, load_project
 from hopperforge.config.request import parse_keyed, parse_words
-from hopperforge.errors import GateError, InputError
+from hopperforge.errors import GateError, InputError, StorageError
 from hopperforge.model.cell import Build, Plan
 from hopperforge.model.keys import JsonValue
 from hopperforge.model.recipe import Recipe
@@ -19,9 +21,9 @@ from hopperforge.pipeline import BuildResult, Job
 from hopperforge.plan_report import plan_document, plan_lines
 from hopperforge.planning import Situation, make_plan
 from hopperforge.report import WarningsOnly
-from hopperforge.run.files import remove_folder, sha256_file, write_atomic
+from hopperforge.run.files import remove_folder, sha256_file, storage_guard, write_atomic
 from hopperforge.run.machine import read_machine
-from hopperforge.run.workspace import Workspace
+from hopperforge.run.workspace import OWN_NAMES, Workspace
 from hopperforge.stages.import_gate import Promise, prove_import
 from hopperforge.stages.patch import find_patches, list_units, patch_source
 from hopperforge.stages.smoke import run_smoke
@@ -139,7 +141,10 @@ def _report(call: Call, made: Plan, results: Sequence[BuildResult]) -> None:
     call.workspace.reporter.table("Builds", columns, [_row(result) for result in results])
     document = {"builds": [_document(result) for result in results]}
     text = json.dumps(document, indent=2) + "\n"
-    write_atomic(call.workspace.wheelhouse / "report.json", text.encode())
+    try:
+        write_atomic(call.workspace.wheelhouse / "report.json", text.encode())
+    except StorageError as error:  # what happened to the builds matters more
+        call.workspace.reporter.warn(f"no report.json: {error.sentence}")
     if call.as_json:
         call.answer(text)
 
@@ -154,7 +159,7 @@ def _row(result: BuildResult) -> tuple[str, ...]:
         str(result.build),
         cells,
         wheel.file,
-        f"{wheel.size / 1e6:.2f} MB",
+        f"{wheel.size / 1e6:.2f} MB, library {wheel.library_size / 1e6:.2f} MB",
         wheel.sha256[:16],
         f"{state}{result.seconds:.1f}",
     )
@@ -182,20 +187,31 @@ def verify(call: Call) -> None:
     package = _package(call, words)
     torches = _torches(words.get("torch"), package)
     recipe = call.project().recipes[package.record.recipe]
-    interpreter = words.get("interpreter", sys.executable)
+    interpreter = _interpreter(words.get("interpreter", sys.executable), call.workspace.environ)
     results = tuple(
         prove_import(package.path, promise=_promise(recipe), torch=torch, python=interpreter, workspace=call.workspace)
         for torch in torches
     )
     for result in results:
         call.answer(f"{result.name}: {'passed' if result.passed else 'FAILED'}: {result.detail}")
+    call.wheelhouse().join_gates(package.record.wheel.sha256, results)
     failed = [result for result in results if not result.passed]
     if failed:
         raise GateError(
             f"{package.path.name} failed {len(failed)} of {len(results)} import gates",
             detail=[f"{result.name}: {result.detail}" for result in failed],
+            hint="the record now says so; a wheel with a failed gate is not to be published",
         )
-    call.wheelhouse().join_gates(package.record.wheel.sha256, results)
+
+
+def _interpreter(word: str, environ: Mapping[str, str]) -> str:
+    """Find the Python that a word names: the user's, never that of the environment hopperforge itself runs in."""
+    own = Path(sys.prefix) / "bin"
+    places = [place for place in environ.get("PATH", "").split(os.pathsep) if Path(place) != own]
+    found = shutil.which(word, path=os.pathsep.join(places))
+    if found is None:
+        raise InputError(f"interpreter={word}: there is no such program", hint="interpreter=/path/to/python3")
+    return found
 
 
 def _promise(recipe: Recipe) -> Promise:
@@ -240,7 +256,12 @@ def smoke(call: Call) -> None:
     words = parse_keyed(call.words, frozenset({"wheel", "interpreter"}))
     package = _package(call, words)
     recipe = call.project().recipes[package.record.recipe]
-    interpreter = words.get("interpreter", sys.executable)
+    if "interpreter" not in words:
+        raise InputError(
+            "which Python runs the smoke tests? the word interpreter= is missing",
+            hint="interpreter=python3, if that has a CUDA torch and pytest",
+        )
+    interpreter = _interpreter(words["interpreter"], call.workspace.environ)
     gpu = run_smoke(package.path, recipe=recipe, interpreter=interpreter, workspace=call.workspace)
     call.wheelhouse().join_gpu(gpu, package.record.wheel.sha256)
     call.answer(f"{package.path.name}: smoke tests passed on {gpu.get('gpu')}; the record has the result")
@@ -266,13 +287,31 @@ def _read_gpu(path: Path) -> tuple[Mapping[str, Any], str]:
         ) from error
 
 
+def _is_ours(path: Path, what: str) -> bool:
+    match what:
+        case "cache":
+            return path.name in OWN_NAMES
+        case "wheelhouse":
+            return path.name in {"report.json", ".lock"} or ".whl" in path.suffixes
+        case _:
+            return True
+
+
 def clean(call: Call) -> None:
-    """Remove one kind of things that can be made again."""
+    """Remove one kind of hopperforge's things; a folder that holds anything else is left alone."""
     words = parse_keyed(call.words, frozenset({"what"}))
     what = words.get("what", "work")
     if what not in _CLEANABLE:
         raise InputError(f"what={what}: there is {', '.join(_CLEANABLE)}", hint="nox -s clean -- what=work")
     folder: Path = getattr(call.workspace, what)
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
-    remove_folder(folder)
+    strange = sorted(path.name for path in folder.glob("*") if not _is_ours(path, what))
+    if strange:
+        raise InputError(
+            f"{folder} holds things that are not hopperforge's: nothing was removed",
+            detail=strange[:10],
+            hint=f"ls {folder}   # is HOPPERFORGE_CACHE or HOPPERFORGE_WHEELHOUSE what it should be?",
+        )
+    with storage_guard(folder):
+        size = sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+        remove_folder(folder)
     call.answer(f"removed {folder} ({size / 1e6:.1f} MB)")

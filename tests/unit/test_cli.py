@@ -1,6 +1,8 @@
 """The command line without building anything: exit codes, where the project is, cleaning."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -67,3 +69,49 @@ def test_a_cache_that_cannot_be_written(checkout: Path, tmp_path: Path, capsys: 
     (checkout / "flash-attention" / "upstream.yaml").touch()
     assert run_command(["fetch"]) == 11
     assert str(tmp_path / "cache") in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("checkout")
+def test_clean_leaves_a_folder_alone_that_is_not_all_ours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    thesis = tmp_path / "cache" / "documents" / "thesis.tex"
+    thesis.parent.mkdir(parents=True)
+    thesis.write_text("years of work")
+    assert run_command(["clean", "what=cache"]) == 2
+    assert thesis.exists()
+    assert "documents" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("checkout")
+def test_first_plan_sizes_for_real_units(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["plan", "cuda=13.0", "toolkit=registry"]) == 0
+    out = capsys.readouterr().out
+    assert "6.1 GiB per unit" in out
+    assert "number of units known after the source is fetched" in out
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        ([], "which verb?"),
+        (["fetch", "cuda=13.0"], "the words here are: none"),
+        (["fetch", "--json"], "fetch has no --json"),
+    ],
+)
+@pytest.mark.usefixtures("checkout")
+def test_misuse_is_named(argv: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(argv) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(checkout: Path, tmp_path: Path) -> None:
+    command = f"{sys.executable} -m hopperforge plan cuda=13.0 toolkit=registry | true"
+    done = subprocess.run(
+        ["/bin/bash", "-c", f"{command}; exit ${{PIPESTATUS[0]}}"],
+        cwd=checkout,
+        env={"PATH": "/usr/bin:/bin", "HOPPERFORGE_CACHE": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    assert done.returncode in (0, 141)

@@ -8,7 +8,9 @@ from rich.console import Console
 from hopperforge.console import LiveReporter, PlainReporter, describe, duration, grid, make_reporter
 from hopperforge.report import Progress
 
-MOMENT = Progress(done=3, total=96, running=("a", "b", "c", "d", "e"), memory=8 * 2**30, seconds_left=200.0)
+MOMENT = Progress(
+    done=3, total=96, running=("a", "b", "c", "d", "e"), memory=8 * 2**30, in_use=7 * 2**30, seconds_left=200.0
+)
 
 
 @pytest.mark.parametrize(
@@ -20,11 +22,14 @@ def test_duration(seconds: float, text: str) -> None:
 
 
 def test_progress_is_one_line_with_everything_in_it() -> None:
-    assert describe(MOMENT) == "3/96 units · compiling a, b, c and 2 more · 8.0 GiB reserved · about 3 min 20 s left"
+    assert (
+        describe(MOMENT)
+        == "3/96 units · compiling a, b, c and 2 more · 7.0 GiB in use, 8.0 reserved · about 3 min 20 s left"
+    )
 
 
 def test_unknown_time_left_is_not_invented() -> None:
-    assert describe(Progress(done=0, total=2, running=(), memory=0, seconds_left=None)) == "0/2 units"
+    assert describe(Progress(done=0, total=2, running=(), memory=0, in_use=0, seconds_left=None)) == "0/2 units"
 
 
 def test_grid_aligns_columns() -> None:
@@ -63,7 +68,7 @@ def test_terminal_shows_brackets_as_they_are_and_ends_its_display() -> None:
     reporter = LiveReporter(Console(file=stream, force_terminal=True, width=100))
     reporter.stage("kernels", "[bold]2 units")
     reporter.progress(MOMENT)
-    reporter.progress(Progress(done=96, total=96, running=(), memory=0, seconds_left=0.0))
+    reporter.progress(Progress(done=96, total=96, running=(), memory=0, in_use=0, seconds_left=0.0))
     reporter.table("Results", ["build"], [["[x]"]])
     shown = stream.getvalue()
     assert "[bold]2 units" in shown

@@ -79,7 +79,7 @@ def test_every_result_is_returned_by_name() -> None:
 def test_no_tasks_end_at_once_with_one_last_moment() -> None:
     moments: list[Progress] = []
     assert execute([], gauge([]), jobs=2, memory=10, moments=moments).finished == {}
-    assert moments == [Progress(done=0, total=0, running=(), memory=0, seconds_left=0.0)]
+    assert moments == [Progress(done=0, total=0, running=(), memory=0, in_use=0, seconds_left=0.0)]
 
 
 def test_never_more_than_jobs_and_all_jobs_used() -> None:
@@ -250,7 +250,7 @@ def test_progress_counts_names_and_reserves() -> None:
     first, last = moments[0], moments[-1]
     assert (first.done, first.total, first.running, first.memory) == (0, 3, ("a", "b"), 5)
     assert first.seconds_left == pytest.approx(4, abs=0.5)
-    assert last == Progress(done=3, total=3, running=(), memory=0, seconds_left=0.0)
+    assert last == Progress(done=3, total=3, running=(), memory=0, in_use=0, seconds_left=0.0)
 
 
 def flight(name: str, *, memory: int, end: float, alone: bool = False) -> Flight:

@@ -3,6 +3,8 @@
 import os
 import platform
 import resource
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 
 from hopperforge.errors import InputError, ToolError
 from hopperforge.model.machine import Limit
-from hopperforge.run.machine import read_machine
+from hopperforge.run.machine import memory_in_use, read_machine
 
 GIBIBYTE = 2**30
 MEMINFO = "MemTotal:       67108864 kB\nMemFree:        10 kB\nMemAvailable:   50331648 kB\nHugePages_Total:       0\n"
@@ -231,3 +233,18 @@ def test_a_proc_without_memory_is_an_error(tree: Tree) -> None:
     (tree.proc / "meminfo").unlink()
     with pytest.raises(ToolError, match=r"meminfo cannot be read \(No such file or directory\)"):
         read_machine({}, proc=tree.proc)
+
+
+def test_memory_in_use_counts_what_we_started_and_what_that_started() -> None:
+    code = "import subprocess, sys; b = bytearray(50_000_000); subprocess.run([sys.executable, '-c', sys.argv[1]])"
+    inner = "b = bytearray(50_000_000); print('ready', flush=True); input()"
+    before = memory_in_use()
+    with subprocess.Popen(
+        [sys.executable, "-c", code, inner], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdin is not None
+        child.stdout.readline()
+        assert memory_in_use() - before > 100_000_000
+        child.stdin.write("\n")
+    assert memory_in_use() <= before + 1_000_000

@@ -1,6 +1,7 @@
 """Applying a series to a small tree: exact, kept, and refused with the hunk's name when it drifts."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -100,7 +101,7 @@ def test_drift_names_patch_and_hunk_and_leaves_nothing(
         patch_source(source, workspace)
     assert named in str(caught.value)
     assert "patches/pin/0001-two.patch" in str(caught.value)
-    assert list(workspace.patched.iterdir()) == []
+    assert [path for path in workspace.patched.iterdir() if path.suffix != ".lock"] == []
 
 
 def test_a_checkout_around_the_cache_changes_nothing(
@@ -110,3 +111,23 @@ def test_a_checkout_around_the_cache_changes_nothing(
     (tmp_path / ".git" / "HEAD").write_text("ref: refs/heads/main\n")
     patched = patch_source(source, workspace)
     assert (patched.root / "hopper" / "setup.py").read_text().startswith("zero\none\n2\n")
+
+
+def test_two_runs_at_once_patch_once_and_keep_the_tree(source: VerifiedSource, workspace: Workspace) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        trees = [future.result().root for future in [pool.submit(patch_source, source, workspace) for _ in range(4)]]
+    assert len(set(trees)) == 1
+    inode = trees[0].stat().st_ino
+    patch_source(source, workspace)
+    assert trees[0].stat().st_ino == inode
+
+
+def test_a_torn_manifest_and_a_killed_runs_leftovers_are_made_good(
+    source: VerifiedSource, workspace: Workspace
+) -> None:
+    patched = patch_source(source, workspace)
+    (patched.root.parent / "manifest.json").write_text("")
+    left = workspace.patched / f".{patched.root.parent.name}.0123abcd"
+    (left / "tree").mkdir(parents=True)
+    assert patch_source(source, workspace) == patched
+    assert not left.exists()

@@ -164,7 +164,7 @@ def test_words_not_given_take_defaults_that_say_why() -> None:
         "profile": ("fa3-fwd", "the default profile of fa3-fwd"),
         "cuda": ("13.0", "the newest toolkit on this machine: system /opt/cuda"),
         "torch": ("2.13", "the newest torch that cuda 13.0 serves"),
-        "python": ("3.11", "the running Python: one wheel serves every Python, this one runs the import gate"),
+        "python": ("3.11", "the running Python: one wheel serves every Python"),
         "engine": ("host", "the default engine"),
         "executor": ("local", "the default executor"),
     }
@@ -253,8 +253,7 @@ def test_the_default_python_is_the_newest_of_torch_where_the_running_one_is_too_
 
     assert plan.defaults["python"].value == "3.10 (torch 2.11), 3.15 (torch 2.13)"
     assert plan.defaults["python"].reason == (
-        "the newest Python of a torch that does not support the running 3.10: "
-        "one wheel serves every Python, this one runs the import gate"
+        "the newest Python of a torch that does not support the running 3.10: one wheel serves every Python"
     )
 
 

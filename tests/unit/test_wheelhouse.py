@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 from tests.unit.record_zoo import GATES, record
 
-from hopperforge.errors import GateError, InputError
+from hopperforge.errors import GateError, InputError, SmokeError
 from hopperforge.model.record import Record
+from hopperforge.model.versions import TorchVersion
 from hopperforge.model.wheel import GateResult, VerifiedWheel
 from hopperforge.report import Recorder
 from hopperforge.store.wheelhouse import Wheelhouse
 
 NAME = record().wheel.file
 KEY = record().build_key
+PROOF = {"gpu": "NVIDIA H200", "passed": 89, "failed": 0, "complete": True}
 
 
 def _wheel(folder: Path, content: bytes = b"wheel", name: str = NAME) -> VerifiedWheel:
@@ -128,26 +130,62 @@ def test_same_bytes_again_keep_the_file_and_the_gpu_result(tmp_path: Path) -> No
     house, reporter = _house(tmp_path)
     wheel = _wheel(tmp_path / "work")
     before = house.add(wheel, _record(wheel)).path.stat()
-    house.join_gpu({"tflops": 600}, wheel.sha256)
+    house.join_gpu(PROOF, wheel.sha256)
     again = house.add(wheel, _record(wheel, created="later"))
     assert again.path.stat().st_ino == before.st_ino
-    assert again.record.gpu == {"tflops": 600}
+    assert again.record.gpu == PROOF
     assert again.record.created == "later"
     assert reporter.warnings == []
 
 
-def test_damaged_record_is_named_with_the_remedy(tmp_path: Path) -> None:
+def test_damaged_record_is_warned_of_and_stops_no_other_package(tmp_path: Path) -> None:
+    house, reporter = _house(tmp_path)
+    wheel, other = _wheel(tmp_path / "a"), _wheel(tmp_path / "b", b"other", name=f"other-{NAME}")
+    broken = Path(f"{house.add(wheel, _record(wheel)).path}.json")
+    sound = house.add(other, _record(other, build_key="22" * 32))
+    broken.write_bytes(broken.read_bytes()[:100])
+    assert house.packages() == (sound,)
+    assert house.find(KEY) is None
+    assert str(broken) in reporter.warnings[0]
+    assert f"hint: rm {broken} " in reporter.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"failed": 99}, "99 tests failed"),
+        ({"passed": 0}, "no test passed"),
+        ({"complete": False}, "only a part of the kit was run"),
+        ({"failed": None}, "tests failed"),
+    ],
+)
+def test_gpu_results_that_prove_nothing_are_refused(tmp_path: Path, change: dict[str, Any], says: str) -> None:
     house, _ = _house(tmp_path)
     wheel = _wheel(tmp_path / "work")
-    path = house.add(wheel, _record(wheel)).path
-    broken = Path(f"{path}.json")
-    broken.write_bytes(broken.read_bytes()[:100])
-    for ask in (house.records, house.packages, lambda: house.find(KEY), lambda: house.join_gpu({}, wheel.sha256)):
-        with pytest.raises(InputError) as caught:
-            ask()
-        assert str(broken) in caught.value.sentence
-        assert caught.value.hint is not None
-        assert caught.value.hint.startswith(f"rm {broken} ")
+    house.add(wheel, _record(wheel))
+    with pytest.raises(SmokeError, match=says):
+        house.join_gpu(PROOF | change, wheel.sha256)
+    assert [kept.gpu for kept in house.records()] == [None]
+
+
+def test_cells_served_later_join_the_record_once(tmp_path: Path) -> None:
+    house, _ = _house(tmp_path)
+    wheel = _wheel(tmp_path / "work")
+    served = house.add(wheel, _record(wheel)).record.cells
+    more = dataclasses.replace(served[0], torch=TorchVersion(2, 99))
+    joined = house.join_cells(wheel.sha256, [more, served[0]])
+    assert joined.cells == (*served, more)
+    assert house.add(wheel, _record(wheel)).record.cells == (*served, more)
+
+
+def test_results_of_later_gates_replace_those_of_the_same_name(tmp_path: Path) -> None:
+    house, _ = _house(tmp_path)
+    wheel = _wheel(tmp_path / "work")
+    before = house.add(wheel, _record(wheel)).record.gates
+    failed = GateResult(name="import", passed=False, detail="no")
+    passed = GateResult(name="import", passed=True, detail="yes")
+    assert house.join_gates(wheel.sha256, [failed]).gates == (*before, failed)
+    assert house.join_gates(wheel.sha256, [passed]).gates == (*before, passed)
 
 
 def test_damaged_record_is_replaced_by_a_new_build(tmp_path: Path) -> None:
@@ -165,9 +203,9 @@ def test_gpu_result_joins_the_record_of_its_wheel(tmp_path: Path) -> None:
     wheel, other = _wheel(tmp_path / "a"), _wheel(tmp_path / "b", b"other", name=f"other-{NAME}")
     house.add(wheel, _record(wheel))
     house.add(other, _record(other, build_key="22" * 32))
-    joined = house.join_gpu({"gpu": "NVIDIA H200"}, other.sha256)
-    assert joined.gpu == {"gpu": "NVIDIA H200"}
-    assert [kept.gpu for kept in house.records()] == [None, {"gpu": "NVIDIA H200"}]
+    joined = house.join_gpu(PROOF, other.sha256)
+    assert joined.gpu == PROOF
+    assert [kept.gpu for kept in house.records()] == [None, PROOF]
 
 
 def test_gpu_result_of_an_unknown_wheel_is_refused(tmp_path: Path) -> None:
@@ -175,10 +213,10 @@ def test_gpu_result_of_an_unknown_wheel_is_refused(tmp_path: Path) -> None:
     wheel = _wheel(tmp_path / "work")
     path = house.add(wheel, _record(wheel)).path
     with pytest.raises(InputError, match=f"no package in {tmp_path / 'house'} has the sha256 {'f' * 64}"):
-        house.join_gpu({}, "f" * 64)
+        house.join_gpu(PROOF, "f" * 64)
     path.write_bytes(b"whee!")
     with pytest.raises(InputError, match="no package"):
-        house.join_gpu({}, wheel.sha256)
+        house.join_gpu(PROOF, wheel.sha256)
     assert [kept.gpu for kept in house.records()] == [None]
 
 

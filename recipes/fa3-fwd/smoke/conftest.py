@@ -128,6 +128,11 @@ class Results:
             os.fsync(file.fileno())
         temporary.replace(target)
 
+    def complete(self) -> bool:
+        """Whether the whole kit was asked for: a part of it proves nothing about the wheel."""
+        chosen = self.config.getoption("keyword") or self.config.getoption("markexpr")
+        return not chosen and [Path(arg).resolve() for arg in self.config.args] == [Path(__file__).parent]
+
     def summary(self) -> dict[str, Any]:
         """What gpu.json holds."""
         subject = self.config.stash[SUBJECT]
@@ -142,6 +147,7 @@ class Results:
             **machine_facts(),
             "passed": len(names["passed"]),
             "failed": len(names["failed"]),
+            "complete": self.complete(),
             "tests": names,
             "tflops": self.config.stash[SPEEDS],
         }

@@ -132,7 +132,7 @@ def _unknown_word(word: str, key: str, value: str, known: Sequence[str]) -> str:
     near = nearest(key.lstrip("-"), known)
     if near is not None:
         return f"unknown word {word}; perhaps you meant {near}={value}"
-    return f"unknown word {word}; the words here are: {', '.join(known)}"
+    return f"unknown word {word}; the words here are: {', '.join(known) or 'none'}"
 
 
 def _given_twice(key: str, values: Sequence[str], many: frozenset[str]) -> str:

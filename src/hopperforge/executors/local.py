@@ -10,12 +10,15 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from typing import Generic
+from typing import Final, Generic
 
 from hopperforge.errors import HopperforgeError
 from hopperforge.executors.base import Killed, Outcome, ResultT, Task, Work
 from hopperforge.report import Progress, Reporter
-from hopperforge.run.process import HEARTBEAT_SECONDS, Cancelled
+from hopperforge.run.machine import memory_in_use
+from hopperforge.run.process import Cancelled
+
+_LOOK_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +131,7 @@ class LocalExecutor:
                     if not turn.flights:
                         break
                     on_progress(turn.progress())
-                    turn.settle(wait(turn.flights, timeout=HEARTBEAT_SECONDS, return_when=FIRST_COMPLETED).done)
+                    turn.settle(wait(turn.flights, timeout=_LOOK_SECONDS, return_when=FIRST_COMPLETED).done)
             except BaseException:  # an interrupt or a bug: either way no worker may go on
                 crew.dismiss()
                 raise
@@ -231,5 +234,6 @@ class _Turn(Generic[ResultT]):
             total=self.total,
             running=tuple(flight.task.name for flight in running),
             memory=sum(flight.task.cost.peak_rss for flight in running),
+            in_use=memory_in_use() if running else 0,
             seconds_left=left * scale,
         )

@@ -57,7 +57,7 @@ class WheelFacts:
 
 
 @with_config(_STRICT)
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class ServedCell:
     """A cell the package serves; `runtime` is the CUDA of the torch build it was paired with."""
 
@@ -195,6 +195,10 @@ class Record:
     def with_gpu(self, gpu: Mapping[str, Any]) -> "Record":
         """Make the record that holds the smoke tests' results as well."""
         return dataclasses.replace(self, gpu=gpu)
+
+    def with_cells(self, cells: Sequence[ServedCell]) -> "Record":
+        """Make the record that names further cells as served, each once and in order."""
+        return dataclasses.replace(self, cells=tuple(sorted({*self.cells, *cells})))
 
     def with_gates(self, gates: Sequence[GateResult]) -> "Record":
         """Make the record that holds further gates' results; one of the same name is replaced."""

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Final, TypeAlias
 
 from hopperforge.errors import SourceError
-from hopperforge.run.files import make_folder, storage_guard
+from hopperforge.run.files import storage_guard
 
 MemberFilter: TypeAlias = Callable[[PurePosixPath], PurePosixPath | None]
 """Says where a member goes below the target folder, or None to leave it out."""
@@ -157,7 +157,8 @@ def _write_member(archive: Path, name: str, content: IO[bytes], target: Path, mo
 def _make_folder_for(archive: Path, name: str, target: Path) -> None:
     """Create the folder a member goes into; SourceError if the archive has a file where the folder should be."""
     try:
-        make_folder(target.parent)
+        with storage_guard(target.parent):
+            target.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise _refusal(archive, name, "lies below another file") from error
 

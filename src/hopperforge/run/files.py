@@ -21,7 +21,6 @@ from hopperforge.errors import SourceError, StorageError
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _CLOSED: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
-_IN_THE_WAY: Final = frozenset({errno.ENOTDIR, errno.EEXIST})  # a file where a folder should be
 
 
 def sha256_file(path: Path) -> str:
@@ -45,7 +44,7 @@ def storage_guard(place: Path) -> Iterator[None]:
                 detail=[_free_space(place), *_culprit(error)],
                 hint=f"df -h {_mount_point(place)}   # free some space, then run the same command again",
             ) from error
-        if error.errno in _CLOSED | _IN_THE_WAY:
+        if error.errno in _CLOSED:
             raise StorageError(
                 f"{place} cannot be written: {os.strerror(error.errno or 0).lower()}",
                 detail=[f"we are user {os.geteuid()}", *_culprit(error)],
@@ -77,7 +76,12 @@ def _free_space(place: Path) -> str:
 def make_folder(path: Path) -> Path:
     """Create a folder and its parents if they are missing; StorageError if that is not allowed."""
     with storage_guard(path):
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise StorageError(
+                f"{path} cannot be made: a file stands where a folder should be", hint=f"ls -ld {path} {path.parent}"
+            ) from error
     return path
 
 

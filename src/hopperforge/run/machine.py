@@ -164,3 +164,25 @@ def _address_space_limit() -> Limit | None:
     if soft == resource.RLIM_INFINITY:
         return None
     return Limit(value=soft, source="RLIMIT_AS of each process")
+
+
+def memory_in_use(proc: Path = Path("/proc")) -> int:
+    """Sum the resident bytes of the processes we started and of those they started; shared pages count in each."""
+    parents: dict[int, int] = {}
+    resident: dict[int, int] = {}
+    for folder in proc.glob("[0-9]*"):
+        try:
+            after_name = (folder / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):  # it ended while we looked
+            continue
+        parents[int(folder.name)] = int(after_name[1])
+        resident[int(folder.name)] = int(after_name[21]) * os.sysconf("SC_PAGE_SIZE")
+    return sum(size for pid, size in resident.items() if _descends(pid, os.getpid(), parents))
+
+
+def _descends(pid: int, ancestor: int, parents: Mapping[int, int]) -> bool:
+    while pid in parents:
+        pid = parents[pid]
+        if pid == ancestor:
+            return True
+    return False

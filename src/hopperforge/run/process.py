@@ -30,7 +30,8 @@ class Completed:
     """How a process ended.
 
     `status` is what a shell would report: 128 + N after signal N. `peak_rss` is in bytes, of the largest
-    process among the child and those it waited for.
+    process among the child and those it waited for; Linux counts a child before its exec as well, so it is never
+    below our own resident size.
     """
 
     argv: tuple[str, ...]

@@ -3,8 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from hopperforge.report import Reporter
+
+OWN_NAMES: Final = frozenset(
+    {"files", "sources", "patched", "toolkits", "torches", "store", "work", "logs", "units", "venvs", "refused"}
+    | {"fingerprints.json", "fingerprints.json.lock"}
+)
+"""What hopperforge puts into its cache; a folder that holds anything else is somebody's, and is not removed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,7 @@ import shlex
 import subprocess
 import sys
 import types
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, TypedDict
 
@@ -135,14 +135,14 @@ class Binding(build_ext):
         """Have upstream write its own ninja file, which decides the flags of every source."""
         folder = Path(self.build_temp).absolute()
         folder.mkdir(parents=True, exist_ok=True)
-        includes = [f"-I{path}" for path in (*ext.include_dirs, *_torch_includes(), *job["include"])]
+        includes = _quoted(f"-I{path}" for path in (*ext.include_dirs, *_torch_includes(), *job["include"]))
         flags: dict[str, list[str]] = ext.extra_compile_args  # type: ignore[assignment]  # a dict by torch's convention
         write = sys.modules["torch.utils.cpp_extension"]._write_ninja_file  # noqa: SLF001 - upstream's replacement
         write(
             path=str(folder / "build.ninja"),
-            cflags=["-fPIC", "-fvisibility=hidden", *_place_free(), *includes],
+            cflags=["-fPIC", "-fvisibility=hidden", *_quoted(_place_free()), *includes],
             post_cflags=["-DTORCH_EXTENSION_NAME=_C", *flags["cxx"]],
-            cuda_cflags=[*_place_free_kernels(), *(f"-I{path}" for path in ext.include_dirs)],
+            cuda_cflags=[*_place_free_kernels(), *_quoted(f"-I{path}" for path in ext.include_dirs)],
             cuda_post_cflags=[*TORCH_NVCC_FLAGS, *flags["nvcc"]],
             cuda_dlink_post_cflags=None,
             sources=list(sources),
@@ -155,15 +155,26 @@ class Binding(build_ext):
 
     def _compile(self, ext: Extension, sources: Sequence[str]) -> list[str]:
         ninja_file = self._ninja_file(ext, sources)
-        subprocess.run(  # noqa: S603 - argv list, no shell
-            [job["ninja"], "-C", ninja_file.parent, "-j", str(job["jobs"]), "-v"], check=True
-        )
+        _run("compiling", [job["ninja"], "-C", str(ninja_file.parent), "-j", str(job["jobs"]), "-v"])
         return [str(ninja_file.parent / f"{Path(source).stem}.o") for source in sources]
 
     def _link(self, ext: Extension, objects: Sequence[str]) -> None:
         target = Path(self.get_ext_fullpath(ext.name)).absolute()
         target.parent.mkdir(parents=True, exist_ok=True)
-        subprocess.run([job["compiler"], "-shared", "-o", target, *objects, *job["link"]], check=True)  # noqa: S603
+        _run("linking", [job["compiler"], "-shared", "-o", str(target), *objects, *job["link"]])
+
+
+def _quoted(words: Iterable[str]) -> list[str]:
+    """Ninja hands its commands to a shell: a blank in a folder's name must not end the word."""
+    return [shlex.quote(word) for word in words]
+
+
+def _run(what: str, argv: Sequence[str]) -> None:
+    """Run a tool whose own words are the error message: setuptools' traceback would only bury them."""
+    done = subprocess.run(argv, check=False)  # noqa: S603 - argv list, no shell
+    if done.returncode != 0:
+        message = f"hopperforge: {what} failed with status {done.returncode}"
+        raise SystemExit(message)
 
 
 def _place_free() -> list[str]:
@@ -176,7 +187,7 @@ def _place_free_kernels() -> list[str]:
     """Do the same for kernels compiled here; those of the unit list are compiled by relative paths already."""
     if job["mode"] != "inline":
         return []
-    return [word for flag in _place_free() for word in ("-Xcompiler", flag)]
+    return [word for flag in _quoted(_place_free()) for word in ("-Xcompiler", flag)]
 
 
 def _torch_includes() -> list[str]:

@@ -26,8 +26,9 @@ from hopperforge.model.wheel import RawWheel
 from hopperforge.run.files import sha256_file, storage_guard, temporary_folder, write_atomic
 from hopperforge.run.process import run
 from hopperforge.run.workspace import Workspace
-from hopperforge.setup_job import SHIM, ApiJob, job_environment, write_job
+from hopperforge.setup_job import SHIM, ApiJob, job_environment, shim_hashes, write_job
 from hopperforge.stages.patch import lay_out
+from hopperforge.stages.repair import repair_settings
 from hopperforge.stages.torch_kit import TorchKit
 from hopperforge.store.packs import read_pack
 
@@ -103,26 +104,26 @@ def build_key(inputs: FrontInputs, kernels: str) -> str:
             "kernels": kernels,
             "mode": build.kernels,
             "front_tree": inputs.source.front_tree,
-            "front_files": {path.name: sha256_file(path) for path in _front_files(build)},
+            "front_files": _front_files(build),
+            "shim": shim_hashes(),
+            "info": _build_info(inputs),
+            "repair": repair_settings(build.recipe.needed),
             "link": placeless_link(build),
-            "switches": sorted(build.profile.switches),
-            "version": build.version,
             "summary": build.recipe.package.summary,
             "torch_wheel": inputs.torch_wheel.sha256,
             "toolkit": inputs.toolkit.key,
             "host_compiler": inputs.compiler.key,
             "epoch": inputs.source.pin.epoch,
-            "driver": inputs.toolkit_fact.driver,
             "writers": writers(),
         },
     )
 
 
-def _front_files(build: Build) -> list[Path]:
-    """List hopperforge's own files that go into the package or shape it."""
+def _front_files(build: Build) -> dict[str, str]:
+    """Hash the recipe's own files that go into the package, by their path in the recipe."""
     folder = build.recipe.folder
-    own = [*(folder / "python").rglob("*.py"), folder / "README.md", *(path for path in SHIM.rglob("*.*"))]
-    return sorted(path for path in own if path.is_file() and path.suffix != ".pyc")
+    files = [*sorted((folder / "python").rglob("*.py")), folder / "README.md"]
+    return {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}
 
 
 def bind(
@@ -149,9 +150,12 @@ def bind(
             env=env,
             log=log,
             on_line=lambda line: workspace.reporter.output("front", line),
+            on_heartbeat=lambda seconds: workspace.reporter.note(f"the front is at work since {seconds:.0f} s"),
         )
     if done.status != 0:
-        raise CompileError(f"the torch front of {build} did not build", detail=[*done.tail, f"log: {log}"])
+        raise CompileError(
+            f"the torch front of {build} did not build", detail=[*done.tail, f"log: {log}"], hint=f"less {log}"
+        )
     (wheel,) = out.glob("*.whl")
     return RawWheel(path=wheel)
 

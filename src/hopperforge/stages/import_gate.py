@@ -53,7 +53,7 @@ def prove_import(
     """
     wanted = requirement or f"torch=={torch}.*"
     interpreter = framework_venv(python, wanted, workspace)
-    name = f"import with torch {torch} on {python}"
+    name = f"import with torch {torch} on Python {python_version(interpreter, workspace)}"
     with temporary_folder(workspace.work, "import") as target:
         install = run_tool(
             (*_PIP, interpreter, *_INSTALL, "--no-deps", "--no-index", "--target", target, wheel),
@@ -69,6 +69,13 @@ def prove_import(
     ops = ", ".join(promise.operators)
     detail = "; ".join(problems) or f"{promise.module} imports, has {ops}, and says what is missing without a GPU"
     return GateResult(name=name, passed=not problems, detail=detail)
+
+
+def python_version(interpreter: Path, workspace: Workspace) -> str:
+    """Ask an interpreter for its version: 3.12."""
+    code = "import sys; print('%d.%d' % sys.version_info[:2])"
+    answer = run_tool((interpreter, "-I", "-c", code), name="python-version", workspace=workspace)
+    return answer.lines[-1] if answer.status == 0 and answer.lines else "of unknown version"
 
 
 def _probe(interpreter: Path, target: Path, promise: Promise, name: str, workspace: Workspace) -> Answer:

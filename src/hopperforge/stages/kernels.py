@@ -226,6 +226,7 @@ class _Bench:
                 cwd=folder,
                 env=self._environment(folder),
                 log=log,
+                on_line=lambda line: self.workspace.reporter.output(unit.name, line),
                 stop=stop,
                 # nvcc holds the lock too: if we are killed, the next run waits for it to end
                 keep_open=(lock.fileno(),),

@@ -4,8 +4,9 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from hopperforge.errors import SourceError, ToolError
 from hopperforge.model.keys import canonical_json, content_key
@@ -13,10 +14,20 @@ from hopperforge.model.pack import Unit
 from hopperforge.model.profile import Profile
 from hopperforge.model.upstream import PatchedSource, VerifiedSource
 from hopperforge.model.versions import CudaVersion
-from hopperforge.run.files import replace_folder, sha256_file, storage_guard, temporary_folder, write_atomic
+from hopperforge.run.files import (
+    Lock,
+    make_folder,
+    remove_folder,
+    replace_folder,
+    sha256_file,
+    storage_guard,
+    sweep,
+    temporary_folder,
+    write_atomic,
+)
 from hopperforge.run.process import Completed, run
 from hopperforge.run.workspace import Workspace
-from hopperforge.setup_job import ApiJob, job_environment, write_job
+from hopperforge.setup_job import ApiJob, job_environment, shim_hashes, write_job
 
 _KERNEL_SUFFIXES: Final = frozenset({".cu", ".cuh", ".h", ".hpp", ".inl"})
 
@@ -35,10 +46,11 @@ def patch_source(source: VerifiedSource, workspace: Workspace) -> PatchedSource:
     hashes = {patch.name: sha256_file(patch) for patch in patches}
     key = content_key("patched", {"trees": dict(source.pin.trees), "patches": hashes})
     final = workspace.patched / key[:16]
-    with storage_guard(workspace.patched):
-        if not _intact(final):
-            _apply_series(source, patches, final, workspace)
-    manifest = json.loads((final / "manifest.json").read_text(encoding="utf-8"))
+    wait = partial(workspace.reporter.note, "waiting for another run that patches the same source")
+    with Lock(workspace.patched / f"{key[:16]}.lock", on_wait=wait), storage_guard(workspace.patched):
+        manifest = _read_manifest(final)
+        if manifest is None or manifest != _tree_hashes(final / "tree"):
+            manifest = _apply_series(source, patches, final, workspace)
     return PatchedSource(
         pin=source.pin,
         root=final / "tree",
@@ -49,17 +61,21 @@ def patch_source(source: VerifiedSource, workspace: Workspace) -> PatchedSource:
     )
 
 
-def _apply_series(source: VerifiedSource, patches: tuple[Path, ...], final: Path, workspace: Workspace) -> None:
-    workspace.patched.mkdir(parents=True, exist_ok=True)
-    with temporary_folder(workspace.patched, "patching-") as folder:
+def _apply_series(
+    source: VerifiedSource, patches: tuple[Path, ...], final: Path, workspace: Workspace
+) -> Mapping[str, str]:
+    sweep(workspace.patched, final.name)
+    with temporary_folder(workspace.patched, final.name) as folder:
         tree = folder / "tree"
         shutil.copytree(source.root, tree)
         for patch in patches:
             _apply(patch, tree, source.pin.name, workspace)
-        write_atomic(folder / "manifest.json", canonical_json(_tree_hashes(tree)))
+        manifest = _tree_hashes(tree)
+        write_atomic(folder / "manifest.json", canonical_json(manifest))
         # Whatever stands at the final place was found damaged: it must go, or the good copy would be dropped.
-        shutil.rmtree(final, ignore_errors=True)
+        remove_folder(final)
         replace_folder(folder, final)
+    return manifest
 
 
 def _apply(patch: Path, tree: Path, pin: str, workspace: Workspace) -> None:
@@ -94,9 +110,13 @@ def _files(tree: Path) -> Iterator[Path]:
     return (path for path in sorted(tree.rglob("*")) if path.is_file())
 
 
-def _intact(final: Path) -> bool:
-    manifest = final / "manifest.json"
-    return manifest.exists() and json.loads(manifest.read_bytes()) == _tree_hashes(final / "tree")
+def _read_manifest(final: Path) -> Mapping[str, str] | None:
+    """Read the hashes of a patched tree; None if it is not there, or torn."""
+    try:
+        manifest = json.loads((final / "manifest.json").read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return manifest if isinstance(manifest, dict) else None
 
 
 def list_units(
@@ -108,28 +128,52 @@ def list_units(
     patched files and the switches alone.
     """
     key = content_key(
-        "units", {"source": source.front_tree, "switches": sorted(profile.switches), "cuda": str(cuda), "format": 1}
+        "units",
+        {
+            "source": source.front_tree,
+            "switches": sorted(profile.switches),
+            "cuda": str(cuda),
+            "torch": torch_release,
+            "shim": shim_hashes(),
+        },
     )
     kept = workspace.cache / "units" / f"{key[:16]}.json"
-    if not kept.exists():
-        write_atomic(kept, _ask_setup(source, profile, cuda, torch_release, workspace))
-    return _parse_units(json.loads(kept.read_bytes()))
+    units = _read_units(kept)
+    if units is None:
+        answer = _ask_setup(source, profile, cuda, torch_release, workspace)
+        write_atomic(kept, canonical_json({"units": answer, "sha256": content_key("unit-list", {"units": answer})}))
+        units = answer
+    return tuple(sorted(Unit(path=unit["path"], arguments=tuple(unit["arguments"])) for unit in units))
+
+
+def _read_units(kept: Path) -> list[dict[str, Any]] | None:
+    """Read a unit list from the cache; None if it is not there, torn, or not what was written."""
+    try:
+        found = json.loads(kept.read_bytes())
+        units: list[dict[str, Any]] = found["units"]
+        sound = found["sha256"] == content_key("unit-list", {"units": units})
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+    return units if sound else None
 
 
 def _ask_setup(
     source: PatchedSource, profile: Profile, cuda: CudaVersion, torch_release: str, workspace: Workspace
-) -> bytes:
-    workspace.work.mkdir(parents=True, exist_ok=True)
-    with temporary_folder(workspace.work, "units-") as folder:
+) -> list[dict[str, Any]]:
+    log = make_folder(workspace.logs) / f"units-{profile.name}.log"
+    with temporary_folder(make_folder(workspace.work), "units-") as folder:
         lay_out(source, folder)
         answer = folder / "units.json"
         job = ApiJob(mode="units", root=folder, cuda=str(cuda), torch_release=torch_release, units=answer)
-        done = _run_setup(folder, write_job(folder, job), profile, workspace)
-        if done.status != 0:
+        done = _run_setup(folder, write_job(folder, job), profile, log, workspace)
+        if done.status != 0 or not answer.is_file():
             raise SourceError(
-                f"upstream's setup.py did not list its units for profile {profile.name}", detail=list(done.tail)
+                f"upstream's setup.py did not list its units for profile {profile.name}",
+                detail=[*done.tail, f"log: {log}"],
+                hint=f"less {log}",
             )
-        return answer.read_bytes()
+        units: list[dict[str, Any]] = json.loads(answer.read_bytes())["units"]
+        return units
 
 
 def lay_out(source: PatchedSource, folder: Path) -> None:
@@ -140,29 +184,8 @@ def lay_out(source: PatchedSource, folder: Path) -> None:
     (folder / "README.md").write_text("", encoding="utf-8")
 
 
-def _run_setup(folder: Path, job_file: Path, profile: Profile, workspace: Workspace) -> Completed:
+def _run_setup(folder: Path, job_file: Path, profile: Profile, log: Path, workspace: Workspace) -> Completed:
     env = job_environment(job_file, profile, workspace.environ)
-    argv: list[str | Path] = [
-        sys.executable,
-        "setup.py",
-        "build_ext",
-        "--build-temp",
-        folder / "temp",
-        "--build-lib",
-        folder / "lib",
-    ]
-    return run(argv, cwd=folder / "hopper", env=env)
-
-
-def _parse_units(answer: Mapping[str, list[Mapping[str, object]]]) -> tuple[Unit, ...]:
-    units = (
-        Unit(path=str(unit["path"]), arguments=tuple(str(word) for word in _words(unit["arguments"])))
-        for unit in answer["units"]
-    )
-    return tuple(sorted(units))
-
-
-def _words(value: object) -> list[object]:
-    if not isinstance(value, list):
-        raise TypeError("a unit's arguments are a list")
-    return value
+    argv: list[str | Path] = [sys.executable, "setup.py", "build_ext"]
+    argv += ["--build-temp", folder / "temp", "--build-lib", folder / "lib"]
+    return run(argv, cwd=folder / "hopper", env=env, log=log)

@@ -7,15 +7,21 @@ from pathlib import Path
 from typing import Final
 
 from hopperforge.errors import RepairError
+from hopperforge.model.keys import JsonValue
 from hopperforge.model.wheel import RawWheel, RepairedWheel
 from hopperforge.run.files import storage_guard, temporary_folder
 from hopperforge.run.workspace import Workspace
 from hopperforge.stages.audit_tools import Answer, module, platform_tags, run_tool
 from hopperforge.stages.elf import newest_versions, read_library
-from hopperforge.stages.wheel_archive import read_wheel, write_wheel
+from hopperforge.stages.wheel_archive import DEFLATE_LEVEL, read_wheel, write_wheel
 
 # The framework and the driver bring these; a copy in the wheel would be a second torch in one process.
 EXCLUDED: Final = ("libtorch*.so", "libc10*.so", "libcuda.so.*", "libcudart.so.*")
+
+
+def repair_settings(needed: frozenset[str]) -> dict[str, JsonValue]:
+    """List what of the repair shapes a wheel's bytes, for its key."""
+    return {"platform": "auto", "excluded": (*EXCLUDED, *sorted(needed)), "deflate": DEFLATE_LEVEL}
 
 
 def repair(raw: RawWheel, *, needed: frozenset[str], epoch: int, workspace: Workspace, work: Path) -> RepairedWheel:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from hopperforge.errors import GateError, InputError
-from hopperforge.model.record import Record
+from hopperforge.errors import GateError, InputError, SmokeError
+from hopperforge.model.record import Record, ServedCell
 from hopperforge.model.wheel import GateResult, VerifiedWheel
 from hopperforge.report import Reporter
 from hopperforge.run.files import Lock, sha256_file, storage_guard, sweep, write_atomic, writing
@@ -63,13 +63,26 @@ class Wheelhouse:
         return tuple(package for package in found if package is not None)
 
     def records(self) -> tuple[Record, ...]:
-        """All records, by file name. InputError names a damaged one, and what to do."""
-        paths = sorted(self.folder.glob(f"*.whl{RECORD_SUFFIX}"))
-        return tuple(Record.from_json(path.read_bytes(), str(path)) for path in paths)
+        """All records that can be read, by file name; a damaged one is warned of and its package counts for nothing."""
+        found = []
+        for path in sorted(self.folder.glob(f"*.whl{RECORD_SUFFIX}")):
+            try:
+                found.append(Record.from_json(path.read_bytes(), str(path)))
+            except InputError as error:
+                self._reporter.warn(str(error))
+        return tuple(found)
 
     def join_gpu(self, gpu: Mapping[str, Any], sha256: str) -> Record:
-        """Write the smoke tests' results into the record of the wheel with this sha256; InputError if none has it."""
+        """Write the smoke tests' results into the record of the wheel with this sha256.
+
+        SmokeError if they hold a failure or were not the whole kit, InputError if no wheel here has this sha256.
+        """
+        _require_proof(gpu)
         return self._revise(sha256, lambda record: record.with_gpu(gpu))
+
+    def join_cells(self, sha256: str, cells: Sequence[ServedCell]) -> Record:
+        """Write further cells that the wheel serves into its record; InputError if none has this sha256."""
+        return self._revise(sha256, lambda record: record.with_cells(cells))
 
     def join_gates(self, sha256: str, gates: Sequence[GateResult]) -> Record:
         """Write results of gates run later into the record of a wheel; InputError if none has this sha256."""
@@ -114,6 +127,7 @@ class Wheelhouse:
             self._reporter.warn(f"{error.sentence}; it is replaced")
             return record
         if old.wheel.sha256 == record.wheel.sha256:
+            record = record.with_cells(old.cells)
             return record.with_gpu(old.gpu) if record.gpu is None and old.gpu is not None else record
         if old.build_key == record.build_key:
             self._reporter.warn(
@@ -127,6 +141,17 @@ class Wheelhouse:
 
 def _record_path(wheel: Path) -> Path:
     return wheel.with_name(wheel.name + RECORD_SUFFIX)
+
+
+def _require_proof(gpu: Mapping[str, Any]) -> None:
+    """Refuse results of the smoke tests that prove nothing: a failure, no test, or a part of the kit."""
+    wrong = [
+        *([f"{gpu.get('failed', 'an unknown number of')} tests failed"] if gpu.get("failed") != 0 else []),
+        *(["no test passed"] if not gpu.get("passed") else []),
+        *(["only a part of the kit was run"] if gpu.get("complete") is not True else []),
+    ]
+    if wrong:
+        raise SmokeError("the results of the smoke tests prove nothing: " + ", ".join(wrong), hint="run the whole kit")
 
 
 def _agree(wheel: VerifiedWheel, record: Record) -> None:
