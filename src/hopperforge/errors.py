@@ -81,13 +81,6 @@ class GateError(HopperforgeError):
     meaning = "a gate failed"
 
 
-class PublishError(HopperforgeError):
-    """The target refused the package, or the package may not be published."""
-
-    exit_code = 9
-    meaning = "publishing was refused"
-
-
 class SmokeError(HopperforgeError):
     """The smoke tests failed on the GPU, or no GPU answered."""
 

@@ -36,9 +36,3 @@ class Profile:
     def head_dims(self) -> tuple[int, ...]:
         """Head dimensions compiled in; upstream rounds others up to the next of these."""
         return tuple(dim for dim in HEAD_DIMS if not self.disables(f"HDIM{dim}"))
-
-    @property
-    def dtypes(self) -> tuple[str, ...]:
-        """Element types compiled in, by upstream's short names; bf16 cannot be switched off."""
-        optional = (("fp16", "FP16"), ("e4m3", "FP8"))
-        return ("bf16", *(name for name, feature in optional if not self.disables(feature)))

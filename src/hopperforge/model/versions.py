@@ -4,8 +4,6 @@ import re
 from dataclasses import dataclass
 from typing import Self
 
-from packaging.version import InvalidVersion, Version
-
 _MAJOR_MINOR = re.compile(r"(0|[1-9][0-9]?)\.(0|[1-9][0-9]?)")
 
 
@@ -73,12 +71,3 @@ class TorchVersion:
 
     def __str__(self) -> str:
         return f"{self.major}.{self.minor}"
-
-
-def release_version(text: str) -> Version:
-    """Read a full release such as "2.11.0" or "13.0.88"; ValueError names what is wrong."""
-    try:
-        return Version(text)
-    except InvalidVersion as error:
-        message = f"{text!r} is not a version number"
-        raise ValueError(message) from error

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from hopperforge.model.pack import KernelPack
 from hopperforge.model.record import (
+    RECORD_FORMAT,
     CompilerFacts,
     FrontFacts,
     PackFacts,
@@ -34,7 +35,7 @@ def make_record(
     """Gather the record of a verified wheel; `timings` are seconds by stage, `created` a UTC time in text."""
     build, toolkit, compiler = inputs.build, inputs.toolkit, inputs.compiler
     return Record(
-        format=1,
+        format=RECORD_FORMAT,
         name=build.recipe.package.distribution,
         version=build.version,
         wheel=WheelFacts(
