@@ -18,7 +18,7 @@ from hopperforge.model.profile import Budget, Profile
 from hopperforge.model.recipe import Cudart, PackageNames, Recipe
 from hopperforge.model.request import Kernels, Request, ToolkitChoice
 from hopperforge.model.toolkit import ToolkitFact, ToolkitOrigin
-from hopperforge.model.versions import CudaVersion, PythonVersion, TorchVersion
+from hopperforge.model.versions import CudaVersion, PythonVersion, ToolkitVersion, TorchVersion
 from hopperforge.planning import Situation, make_plan, pair_runtime, select
 
 EXCLUDED = "torch 2.13 of CUDA 13.2 lacks a header the front needs"
@@ -28,8 +28,12 @@ TOO_OLD = (
 )
 
 
-def cuda(*texts: str) -> tuple[CudaVersion, ...]:
-    return tuple(CudaVersion.parse(text) for text in texts)
+TOOLKIT_130 = ToolkitVersion.parse("13.0")
+TOOLKIT_132 = ToolkitVersion.parse("13.2")
+
+
+def cuda(*texts: str) -> tuple[ToolkitVersion, ...]:
+    return tuple(ToolkitVersion.parse(text) for text in texts)
 
 
 def torch(*texts: str) -> tuple[TorchVersion, ...]:
@@ -45,7 +49,7 @@ def torch_fact(version: str, index_cuda: str, cudas: Sequence[str], pythons: Seq
         version=TorchVersion.parse(version),
         release=f"{version}.0",
         index_cuda=CudaVersion.parse(index_cuda),
-        cuda=cuda(*cudas),
+        cuda=tuple(CudaVersion.parse(text) for text in cudas),
         pythons=python(*pythons),
         wheel=None,
     )
@@ -53,7 +57,12 @@ def torch_fact(version: str, index_cuda: str, cudas: Sequence[str], pythons: Seq
 
 def toolkit_fact(version: str, *origins: ToolkitOrigin) -> ToolkitFact:
     return ToolkitFact(
-        version=CudaVersion.parse(version), release=f"{version}.1", driver="580", gcc_max=15, origins=origins, wheels=()
+        version=ToolkitVersion.parse(version),
+        release=f"{version}.1",
+        driver="580",
+        gcc_max=15,
+        origins=origins,
+        wheels=(),
     )
 
 
@@ -99,16 +108,16 @@ PROJECT = Project(
         torches={fact.version: fact for fact in TORCHES},
         pythons=python("3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.15"),
         stable_floor=TorchVersion(2, 9),
-        exclusions=(Exclusion(cuda=CudaVersion(13, 2), torch=TorchVersion(2, 13), python=None, reason=EXCLUDED),),
+        exclusions=(Exclusion(cuda=TOOLKIT_132, torch=TorchVersion(2, 13), python=None, reason=EXCLUDED),),
     ),
     recipes={"fa3-fwd": recipe("fa3-fwd", Cudart.STATIC), "fa3-shared": recipe("fa3-shared", Cudart.SHARED)},
     pins={},
     switches=frozenset(),
 )
-REGISTRY_ONLY = {CudaVersion(13, 0): "registry", CudaVersion(13, 2): "registry"}
+REGISTRY_ONLY = {TOOLKIT_130: "registry", TOOLKIT_132: "registry"}
 
 
-def situation(at_hand: dict[CudaVersion, str] | None = None, running: str = "3.11") -> Situation:
+def situation(at_hand: dict[ToolkitVersion, str] | None = None, running: str = "3.11") -> Situation:
     return Situation(
         toolkits_at_hand=REGISTRY_ONLY if at_hand is None else at_hand,
         python=PythonVersion.parse(running),
@@ -155,7 +164,7 @@ def test_a_toolkit_is_paired_with_a_runtime_of_torch(
 
 
 def test_words_not_given_take_defaults_that_say_why() -> None:
-    here = situation({CudaVersion(13, 0): "system /opt/cuda", CudaVersion(13, 2): "registry"})
+    here = situation({TOOLKIT_130: "system /opt/cuda", TOOLKIT_132: "registry"})
 
     plan = make_plan(PROJECT, Request(), here)
 
@@ -223,7 +232,7 @@ def test_words_given_have_no_default() -> None:
 def test_the_default_toolkit_is_the_newest_on_the_machine_before_the_registry(
     at_hand: dict[str, str], choice: ToolkitChoice, value: str, reason: str
 ) -> None:
-    here = situation({CudaVersion.parse(version): where for version, where in at_hand.items()})
+    here = situation({ToolkitVersion.parse(version): where for version, where in at_hand.items()})
 
     default = make_plan(PROJECT, Request(toolkit=choice), here).defaults["cuda"]
 
@@ -474,9 +483,9 @@ def test_a_candidate_is_accepted_or_rejected_and_an_accepted_pair_keeps_the_rule
     for found in accepted:
         fact = PROJECT.matrix.torches[found.cell.torch]
         assert found.runtime in fact.cuda
-        assert found.runtime.major >= found.cell.cuda.major
+        assert found.runtime.major >= found.cell.cuda.cuda.major
         assert cudart is Cudart.STATIC or (
-            found.runtime.major == found.cell.cuda.major and found.runtime.minor >= found.cell.cuda.minor
+            found.runtime.major == found.cell.cuda.cuda.major and found.runtime.minor >= found.cell.cuda.cuda.minor
         )
         assert found.cell.python in fact.pythons
         assert found.cell.cuda in here.toolkits_at_hand
@@ -522,7 +531,7 @@ def outcome(request: Request, here: Situation) -> Plan | NothingToBuildError:
 
 
 def test_the_command_of_every_hint_builds() -> None:
-    here = situation({CudaVersion(12, 4): "system /opt/cuda", **REGISTRY_ONLY})
+    here = situation({ToolkitVersion.parse("12.4"): "system /opt/cuda", **REGISTRY_ONLY})
     matrix = PROJECT.matrix
     hints = set()
     for choice, name, toolkit, release, interpreter in product(
