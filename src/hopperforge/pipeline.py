@@ -19,7 +19,8 @@ from hopperforge.model.pack import KernelPack, Unit, pack_key
 from hopperforge.model.record import ServedCell
 from hopperforge.model.request import Kernels, Request
 from hopperforge.model.upstream import PatchedSource, UpstreamPin
-from hopperforge.plan_report import PackStatus
+from hopperforge.plan_report import PackStatus, toolkit_text
+from hopperforge.planning import FETCHED
 from hopperforge.run.files import make_folder, temporary_folder
 from hopperforge.run.workspace import Workspace
 from hopperforge.sizing import size
@@ -112,7 +113,7 @@ class Job:
     def prepare(self, build: Build) -> Prepared:
         """Give a build its units, its keys and its compile settings."""
         inputs = self.fetch_inputs(build)
-        units = list_units(inputs.source, build.profile, build.cuda, inputs.torch_fact.release, self.workspace)
+        units = list_units(inputs.source, build.profile, build.cuda.cuda, inputs.torch_fact.release, self.workspace)
         keys = unit_keys(units, source=inputs.source, toolkit=inputs.toolkit, compiler=inputs.compiler)
         kernels_key = _kernels_key(inputs, keys)
         at_hand = cached_units(
@@ -156,8 +157,11 @@ class Job:
     def status(self, build: Build, where: str) -> PackStatus:
         """Say how far a build is without fetching anything; `where` is where its toolkit would come from."""
         pin = self.project.pins[build.recipe.pin]
-        unseen = PackStatus(units=None, cached=0, sizing=self._size_unseen(), expected_seconds=None, wheel=None)
-        if where == "registry" or (pin.name not in self.patched and find_source(pin, self.workspace) is None):
+        toolkit = toolkit_text(self.project.matrix.toolkits[build.cuda], where)
+        unseen = PackStatus(
+            toolkit=toolkit, units=None, cached=0, sizing=self._size_unseen(), expected_seconds=None, wheel=None
+        )
+        if where in FETCHED or (pin.name not in self.patched and find_source(pin, self.workspace) is None):
             return unseen
         try:
             prepared = self.prepare(build)
@@ -166,6 +170,7 @@ class Job:
             return unseen
         finished = self.wheelhouse.find(prepared.key)
         return PackStatus(
+            toolkit=toolkit,
             units=len(prepared.units),
             cached=prepared.cached,
             sizing=prepared.sizing,

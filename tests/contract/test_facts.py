@@ -8,9 +8,9 @@ import pytest
 
 from hopperforge.config.project import MATRIX, UPSTREAM, Project, load_project
 from hopperforge.model.profile import Profile
-from hopperforge.model.toolkit import PinnedFile
+from hopperforge.model.toolkit import PinnedFile, ToolkitOrigin
 from hopperforge.model.upstream import SdistOrigin
-from hopperforge.model.versions import CudaVersion, TorchVersion
+from hopperforge.model.versions import ToolkitVersion, TorchVersion
 
 ROOT = Path(__file__).parents[2]
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -23,7 +23,10 @@ def project() -> Project:
 
 def pinned_files(project: Project) -> Iterator[PinnedFile]:
     for toolkit in project.matrix.toolkits.values():
-        yield from toolkit.wheels
+        if toolkit.ptxas is not None:  # the rest is that of the plain toolkit
+            yield toolkit.ptxas
+        else:
+            yield from toolkit.wheels
     for torch in project.matrix.torches.values():
         if torch.wheel is not None:
             yield torch.wheel
@@ -34,7 +37,7 @@ def profiles(project: Project) -> list[Profile]:
 
 
 def test_the_facts_load(project: Project) -> None:
-    assert {CudaVersion(13, 0), CudaVersion(13, 2)} <= set(project.matrix.toolkits)
+    assert {ToolkitVersion.parse("12.4+ptxas12.9"), ToolkitVersion.parse("13.0")} <= set(project.matrix.toolkits)
     assert min(project.matrix.torches) == project.matrix.stable_floor == TorchVersion(2, 9)
     assert {"hdim128-bf16", "fa3-fwd", "inference", "full"} <= set(project.recipes["fa3-fwd"].profiles)
 
@@ -54,7 +57,10 @@ def test_every_profile_keeps_a_head_dimension(project: Project) -> None:
 
 def test_every_pinned_file_has_a_sha256(project: Project) -> None:
     sdists = [origin for pin in project.pins.values() for origin in pin.origins if isinstance(origin, SdistOrigin)]
+    plain = [toolkit for toolkit in project.matrix.toolkits.values() if toolkit.ptxas is None]
     hashes = [file.sha256 for file in pinned_files(project)] + [origin.sha256 for origin in sdists]
+    hashes += [package.sha256 for toolkit in plain for package in toolkit.debian]
+    hashes += [toolkit.redist.sha256 for toolkit in plain if toolkit.redist is not None]
     assert len(hashes) > len(sdists) > 0
     assert [sha256 for sha256 in hashes if not SHA256.fullmatch(sha256)] == []
     assert len(set(hashes)) == len(hashes)
@@ -62,13 +68,28 @@ def test_every_pinned_file_has_a_sha256(project: Project) -> None:
 
 def test_every_toolkit_has_compiler_runtime_and_headers(project: Project) -> None:
     for toolkit in project.matrix.toolkits.values():
-        assert {wheel.project for wheel in toolkit.wheels} == {
-            "nvidia-cuda-nvcc",
-            "nvidia-cuda-crt",
-            "nvidia-nvvm",
-            "nvidia-cuda-runtime",
-            "nvidia-cuda-cccl",
-        }
+        projects = {wheel.project for wheel in toolkit.wheels}
+        if ToolkitOrigin.REGISTRY not in toolkit.origins:
+            assert toolkit.redist is not None
+            assert set(toolkit.redist.components) >= {"cuda_nvcc", "cuda_cudart", "cuda_cccl"}
+        elif toolkit.version.cuda.major == 12:
+            assert projects == {"nvidia-cuda-nvcc-cu12", "nvidia-cuda-runtime-cu12", "nvidia-cuda-cccl-cu12"}
+            taken = {place for package in toolkit.debian for place in package.members.values()}
+            assert taken >= {"bin/nvcc", "bin/cudafe++", "bin/fatbinary", "nvvm/bin/cicc", "lib/libcudart_static.a"}
+        else:
+            assert projects == {
+                "nvidia-cuda-nvcc",
+                "nvidia-cuda-crt",
+                "nvidia-nvvm",
+                "nvidia-cuda-runtime",
+                "nvidia-cuda-cccl",
+            }
+
+
+def test_a_toolkit_runs_on_every_driver_of_its_cuda_major(project: Project) -> None:
+    """A static runtime in machine code for named GPUs: minor version compatibility holds."""
+    floors = {(toolkit.version.cuda.major, toolkit.driver) for toolkit in project.matrix.toolkits.values()}
+    assert floors == {(12, "525.60.13"), (13, "580.65.06")}
 
 
 def test_every_pin_of_a_recipe_has_a_patch_series(project: Project) -> None:

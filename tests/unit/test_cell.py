@@ -9,7 +9,7 @@ from hopperforge.model.cell import AbiClass, Build
 from hopperforge.model.profile import Budget, Profile
 from hopperforge.model.recipe import Cudart, PackageNames, Recipe
 from hopperforge.model.request import Kernels
-from hopperforge.model.versions import CudaVersion, TorchVersion
+from hopperforge.model.versions import ToolkitVersion, TorchVersion
 
 NAMES = PackageNames(distribution="d", package="p", module="m", version="3.0.0", summary="s")
 
@@ -35,7 +35,7 @@ def _build(*, profile: str = "default", abi: AbiClass = AbiClass.STABLE, kernels
     return Build(
         recipe=recipe,
         profile=chosen,
-        cuda=CudaVersion(12, 4),
+        cuda=ToolkitVersion.parse("12.4"),
         torch=TorchVersion(2, 9),
         abi=abi,
         platform="linux_x86_64",

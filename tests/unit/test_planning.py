@@ -18,7 +18,7 @@ from hopperforge.model.profile import Budget, Profile
 from hopperforge.model.recipe import Cudart, PackageNames, Recipe
 from hopperforge.model.request import Kernels, Request, ToolkitChoice
 from hopperforge.model.toolkit import ToolkitFact, ToolkitOrigin
-from hopperforge.model.versions import CudaVersion, PythonVersion, TorchVersion
+from hopperforge.model.versions import CudaVersion, PythonVersion, ToolkitVersion, TorchVersion
 from hopperforge.planning import Situation, make_plan, pair_runtime, select
 
 EXCLUDED = "torch 2.13 of CUDA 13.2 lacks a header the front needs"
@@ -28,8 +28,12 @@ TOO_OLD = (
 )
 
 
-def cuda(*texts: str) -> tuple[CudaVersion, ...]:
-    return tuple(CudaVersion.parse(text) for text in texts)
+TOOLKIT_130 = ToolkitVersion.parse("13.0")
+TOOLKIT_132 = ToolkitVersion.parse("13.2")
+
+
+def cuda(*texts: str) -> tuple[ToolkitVersion, ...]:
+    return tuple(ToolkitVersion.parse(text) for text in texts)
 
 
 def torch(*texts: str) -> tuple[TorchVersion, ...]:
@@ -45,7 +49,7 @@ def torch_fact(version: str, index_cuda: str, cudas: Sequence[str], pythons: Seq
         version=TorchVersion.parse(version),
         release=f"{version}.0",
         index_cuda=CudaVersion.parse(index_cuda),
-        cuda=cuda(*cudas),
+        cuda=tuple(CudaVersion.parse(text) for text in cudas),
         pythons=python(*pythons),
         wheel=None,
     )
@@ -53,7 +57,12 @@ def torch_fact(version: str, index_cuda: str, cudas: Sequence[str], pythons: Seq
 
 def toolkit_fact(version: str, *origins: ToolkitOrigin) -> ToolkitFact:
     return ToolkitFact(
-        version=CudaVersion.parse(version), release=f"{version}.1", driver="580", gcc_max=15, origins=origins, wheels=()
+        version=ToolkitVersion.parse(version),
+        release=f"{version}.1",
+        driver="580",
+        gcc_max=15,
+        origins=origins,
+        wheels=(),
     )
 
 
@@ -89,7 +98,8 @@ TORCHES = (
 )
 TOOLKITS = (
     toolkit_fact("12.4", ToolkitOrigin.SYSTEM),
-    toolkit_fact("12.8", ToolkitOrigin.SYSTEM),
+    toolkit_fact("12.4+ptxas12.9", ToolkitOrigin.REGISTRY),
+    toolkit_fact("12.8", ToolkitOrigin.SYSTEM, ToolkitOrigin.REDIST),
     toolkit_fact("13.0", ToolkitOrigin.SYSTEM, ToolkitOrigin.REGISTRY),
     toolkit_fact("13.2", ToolkitOrigin.SYSTEM, ToolkitOrigin.REGISTRY),
 )
@@ -99,16 +109,16 @@ PROJECT = Project(
         torches={fact.version: fact for fact in TORCHES},
         pythons=python("3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.15"),
         stable_floor=TorchVersion(2, 9),
-        exclusions=(Exclusion(cuda=CudaVersion(13, 2), torch=TorchVersion(2, 13), python=None, reason=EXCLUDED),),
+        exclusions=(Exclusion(cuda=TOOLKIT_132, torch=TorchVersion(2, 13), python=None, reason=EXCLUDED),),
     ),
     recipes={"fa3-fwd": recipe("fa3-fwd", Cudart.STATIC), "fa3-shared": recipe("fa3-shared", Cudart.SHARED)},
     pins={},
     switches=frozenset(),
 )
-REGISTRY_ONLY = {CudaVersion(13, 0): "registry", CudaVersion(13, 2): "registry"}
+REGISTRY_ONLY = {TOOLKIT_130: "registry", TOOLKIT_132: "registry"}
 
 
-def situation(at_hand: dict[CudaVersion, str] | None = None, running: str = "3.11") -> Situation:
+def situation(at_hand: dict[ToolkitVersion, str] | None = None, running: str = "3.11") -> Situation:
     return Situation(
         toolkits_at_hand=REGISTRY_ONLY if at_hand is None else at_hand,
         python=PythonVersion.parse(running),
@@ -155,7 +165,7 @@ def test_a_toolkit_is_paired_with_a_runtime_of_torch(
 
 
 def test_words_not_given_take_defaults_that_say_why() -> None:
-    here = situation({CudaVersion(13, 0): "system /opt/cuda", CudaVersion(13, 2): "registry"})
+    here = situation({TOOLKIT_130: "system /opt/cuda", TOOLKIT_132: "registry"})
 
     plan = make_plan(PROJECT, Request(), here)
 
@@ -223,7 +233,7 @@ def test_words_given_have_no_default() -> None:
 def test_the_default_toolkit_is_the_newest_on_the_machine_before_the_registry(
     at_hand: dict[str, str], choice: ToolkitChoice, value: str, reason: str
 ) -> None:
-    here = situation({CudaVersion.parse(version): where for version, where in at_hand.items()})
+    here = situation({ToolkitVersion.parse(version): where for version, where in at_hand.items()})
 
     default = make_plan(PROJECT, Request(toolkit=choice), here).defaults["cuda"]
 
@@ -327,14 +337,57 @@ def test_an_excluded_cell_is_rejected_with_the_reason_of_the_exclusion() -> None
 
 def test_a_toolkit_that_is_not_at_hand_is_rejected() -> None:
     assert reason_of(Request(cuda=cuda("12.4"), torch=torch("2.9"))) == (
-        "the CUDA 12.4 toolkit is not at hand; at hand: 13.0, 13.2"
+        "the CUDA 12.4 toolkit is not at hand; at hand: 13.0, 13.2; its origins: system"
     )
 
 
 def test_a_toolkit_of_the_wrong_origin_is_rejected() -> None:
     request = Request(cuda=cuda("13.0"), torch=torch("2.9"), toolkit=ToolkitChoice.SYSTEM)
 
-    assert reason_of(request) == "the CUDA 13.0 toolkit is not at hand with toolkit=system; at hand: none"
+    assert reason_of(request) == (
+        "the CUDA 13.0 toolkit is not at hand with toolkit=system; at hand: none; its origins: system, registry"
+    )
+
+
+def test_of_two_toolkits_with_one_label_the_newer_ptxas_stays_and_the_other_says_why() -> None:
+    here = situation(dict.fromkeys(cuda("12.4", "12.4+ptxas12.9"), "cached"))
+
+    plan = make_plan(PROJECT, Request(cuda=cuda("12.4", "12.4+ptxas12.9"), torch=torch("2.9")), here)
+
+    assert [(str(build.cuda), build.local_label) for build in plan.builds] == [("12.4+ptxas12.9", "cu124")]
+    assert [(str(found.cell.cuda), found.reason) for found in plan.rejected] == [
+        (
+            "12.4",
+            (
+                "its package has the same name as that of cuda=12.4+ptxas12.9; build it by itself, into a wheelhouse "
+                "of its own (HOPPERFORGE_WHEELHOUSE)"
+            ),
+        )
+    ]
+    alone = make_plan(PROJECT, Request(cuda=cuda("12.4"), torch=torch("2.9")), here)
+    assert [(str(build.cuda), build.local_label) for build in alone.builds] == [("12.4", "cu124")]
+
+
+def test_a_toolkit_with_another_ptxas_serves_the_torches_of_the_plain_one() -> None:
+    here = situation(dict.fromkeys(cuda("12.4+ptxas12.9"), "registry"))
+
+    plan = make_plan(PROJECT, Request(cuda=cuda("12.4+ptxas12.9"), torch=torch("2.9", "2.11")), here)
+
+    assert [(str(found.cell.torch), str(found.runtime)) for found in plan.builds[0].cells] == [
+        ("2.9", "12.8"),
+        ("2.11", "13.0"),
+    ]
+
+
+def test_what_is_only_in_nvidias_archives_is_left_for_last() -> None:
+    here = situation({TOOLKIT_130: "registry", **dict.fromkeys(cuda("12.8"), "redist")})
+
+    assert make_plan(PROJECT, Request(), here).defaults["cuda"].value == "13.0"
+    only = make_plan(PROJECT, Request(toolkit=ToolkitChoice.REDIST), here).defaults["cuda"]
+    assert (only.value, only.reason) == (
+        "12.8",
+        "the newest toolkit of NVIDIA's archives, as no other is at hand",
+    )
 
 
 def test_an_unpaired_toolkit_is_rejected_with_the_numbers() -> None:
@@ -393,7 +446,9 @@ def test_no_toolkit_at_hand_is_an_error_that_says_so() -> None:
     with pytest.raises(NothingToBuildError) as caught:
         make_plan(PROJECT, Request(), situation({}))
 
-    assert caught.value.detail[0] == "the CUDA 13.2 toolkit is not at hand; at hand: none"
+    assert caught.value.detail[0] == (
+        "the CUDA 13.2 toolkit is not at hand; at hand: none; its origins: system, registry"
+    )
 
 
 # The whole matrix.
@@ -453,9 +508,10 @@ def test_every_cell_of_the_matrix_is_judged_exactly_once() -> None:
     accepted, rejected = select(PROJECT, request, here)
 
     judged = [*(found.cell for found in accepted), *(found.cell for found in rejected)]
-    assert len(judged) == 2 * 4 * 5 * 7
+    assert len(judged) == 2 * 5 * 5 * 7
     assert set(judged) == asked_for(request, here)
-    # By hand, per profile: 2.9, 2.11 and 2.13 with 5 Pythons for each toolkit, 2.12 with 12.x; less 13.2 with 2.13.
+    # By hand, per profile: 2.9, 2.11 and 2.13 with 5 Pythons for each of four toolkits, 2.12 with two of 12.x; less
+    # 13.2 with 2.13. Plain 12.4 has none, for 12.4+ptxas12.9 has its packages' names.
     assert len(accepted) == 2 * 5 * (3 * 4 + 2 - 1)
 
 
@@ -473,9 +529,9 @@ def test_a_candidate_is_accepted_or_rejected_and_an_accepted_pair_keeps_the_rule
     for found in accepted:
         fact = PROJECT.matrix.torches[found.cell.torch]
         assert found.runtime in fact.cuda
-        assert found.runtime.major >= found.cell.cuda.major
+        assert found.runtime.major >= found.cell.cuda.cuda.major
         assert cudart is Cudart.STATIC or (
-            found.runtime.major == found.cell.cuda.major and found.runtime.minor >= found.cell.cuda.minor
+            found.runtime.major == found.cell.cuda.cuda.major and found.runtime.minor >= found.cell.cuda.cuda.minor
         )
         assert found.cell.python in fact.pythons
         assert found.cell.cuda in here.toolkits_at_hand
@@ -521,7 +577,7 @@ def outcome(request: Request, here: Situation) -> Plan | NothingToBuildError:
 
 
 def test_the_command_of_every_hint_builds() -> None:
-    here = situation({CudaVersion(12, 4): "system /opt/cuda", **REGISTRY_ONLY})
+    here = situation({ToolkitVersion.parse("12.4"): "system /opt/cuda", **REGISTRY_ONLY})
     matrix = PROJECT.matrix
     hints = set()
     for choice, name, toolkit, release, interpreter in product(

@@ -13,7 +13,7 @@ from hopperforge.config.problems import nearest, perhaps
 from hopperforge.config.project import Project
 from hopperforge.errors import InputError
 from hopperforge.model.request import Kernels, Request, ToolkitChoice
-from hopperforge.model.versions import CudaVersion, PythonVersion, TorchVersion
+from hopperforge.model.versions import PythonVersion, ToolkitVersion, TorchVersion
 
 ENGINES: Final = ("host",)
 EXECUTORS: Final = ("local",)
@@ -46,7 +46,7 @@ def parse_words(words: Sequence[str], project: Project) -> Request:
     request = Request(
         recipe=recipe,
         profiles=reader.profiles(recipe),
-        cuda=reader.versions("cuda", CudaVersion.parse, project.matrix.toolkits),
+        cuda=reader.versions("cuda", ToolkitVersion.parse, project.matrix.toolkits),
         torch=reader.versions("torch", TorchVersion.parse, project.matrix.torches),
         python=reader.versions("python", PythonVersion.parse, project.matrix.pythons),
         engine=reader.named("engine", ENGINES),

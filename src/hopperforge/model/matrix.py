@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hopperforge.model.toolkit import PinnedFile, ToolkitFact
-from hopperforge.model.versions import CudaVersion, PythonVersion, TorchVersion
+from hopperforge.model.versions import CudaVersion, PythonVersion, ToolkitVersion, TorchVersion
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +28,7 @@ class TorchFact:
 class Exclusion:
     """A point of the matrix that must not be built, and why; None matches everything."""
 
-    cuda: CudaVersion | None
+    cuda: ToolkitVersion | None
     torch: TorchVersion | None
     python: PythonVersion | None
     reason: str
@@ -42,7 +42,7 @@ class Matrix:
     a front bound against its headers serves every later torch.
     """
 
-    toolkits: Mapping[CudaVersion, ToolkitFact]
+    toolkits: Mapping[ToolkitVersion, ToolkitFact]
     torches: Mapping[TorchVersion, TorchFact]
     pythons: tuple[PythonVersion, ...]
     stable_floor: TorchVersion

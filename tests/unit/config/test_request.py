@@ -9,7 +9,7 @@ from hopperforge.config.project import Project, load_project
 from hopperforge.config.request import WORDS, parse_keyed, parse_memory, parse_words
 from hopperforge.errors import InputError
 from hopperforge.model.request import Kernels, Request, ToolkitChoice
-from hopperforge.model.versions import CudaVersion, PythonVersion, TorchVersion
+from hopperforge.model.versions import PythonVersion, ToolkitVersion, TorchVersion
 
 GOOD = Path(__file__).parents[2] / "data" / "config" / "good"
 
@@ -41,7 +41,7 @@ def test_every_word_is_read(project: Project) -> None:
     assert parse_words(words.split(), project) == Request(
         recipe="small",
         profiles=("whole-set", "tiny"),
-        cuda=(CudaVersion(13, 0),),
+        cuda=(ToolkitVersion.parse("13.0"),),
         torch=(TorchVersion(2, 10), TorchVersion(2, 9)),
         python=(PythonVersion(3, 10),),
         engine="host",
@@ -82,7 +82,7 @@ def test_every_word_is_read(project: Project) -> None:
         ("engine=podman", "engine=podman: there is only host"),
         ("executor=dask", "executor=dask: there is only local"),
         ("kernels=inlin", 'kernels=inlin: there are pack, inline; perhaps you meant "inline"'),
-        ("toolkit=apt", "toolkit=apt: there are auto, system, registry"),
+        ("toolkit=apt", "toolkit=apt: there are auto, system, registry, redist"),
         ("jobs=0", 'jobs=0: "0" is not a whole number of at least 1'),
         ("jobs=2,3", 'jobs=2,3: "2,3" is not a whole number of at least 1'),
         ("jobs=²", 'jobs=²: "²" is not a whole number of at least 1'),
