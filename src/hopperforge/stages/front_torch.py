@@ -64,7 +64,7 @@ def link_arguments(build: Build, *, toolkit: str, torch_lib: str, exports: str) 
     torch's libraries are named although the linker sees few uses of them: without them in DT_NEEDED an import
     before torch's own would fail with undefined symbols.
     """
-    needed = tuple(f"-l:{name}" for name in sorted(build.recipe.needed))
+    needed = tuple(f"-l:{name}" for name in sorted(build.needed))
     return (
         "-Wl,--no-as-needed",
         f"-L{torch_lib}",
@@ -79,6 +79,11 @@ def link_arguments(build: Build, *, toolkit: str, torch_lib: str, exports: str) 
         "-Wl,-z,relro,-z,now",
         "-Wl,--strip-all",
     )
+
+
+def compile_arguments(fact: TorchFact) -> tuple[str, ...]:
+    """Make the API file's arguments that follow from the torch it is bound against, after upstream's own."""
+    return (f"-std=c++{fact.cxx_standard}", f"-D_GLIBCXX_USE_CXX11_ABI={int(fact.cxx11_abi)}")
 
 
 def writers() -> dict[str, str]:
@@ -105,6 +110,7 @@ def build_key(inputs: FrontInputs, kernels: str) -> str:
             "front_tree": inputs.source.front_tree,
             "front_files": {path.name: sha256_file(path) for path in _front_files(build)},
             "link": placeless_link(build),
+            "compile": compile_arguments(inputs.torch_fact),
             "switches": sorted(build.profile.switches),
             "version": build.version,
             "summary": build.recipe.package.summary,
@@ -169,12 +175,14 @@ def _add_own_files(inputs: FrontInputs, folder: Path) -> None:
 def _build_info(inputs: FrontInputs) -> str:
     """Write what the import guard must know of this build as a Python module."""
     build = inputs.build
-    facts = {
+    facts: dict[str, object] = {
         "VERSION": build.version,
         "PROFILE": build.profile.name,
         "CUDA": str(build.cuda),
         "DRIVER": inputs.toolkit_fact.driver,
-        "TORCH_FLOOR": str(build.torch),
+        "TORCH": str(build.torch),
+        "TORCH_ABI": build.abi.value,
+        "CXX11_ABI": inputs.torch_fact.cxx11_abi,
     }
     lines = ['"""What this build contains; written by hopperforge."""', ""]
     lines += [f"{name} = {value!r}" for name, value in facts.items()]
@@ -200,6 +208,7 @@ def _job(inputs: FrontInputs, pack: KernelPack | None, torch: TorchKit, sizing: 
         summary=build.recipe.package.summary,
         requires=torch_requirement(build),
         objects=objects,
+        compile=compile_arguments(inputs.torch_fact),
         link=link_arguments(
             build,
             toolkit=str(inputs.toolkit.root),
