@@ -20,6 +20,7 @@ from hopperforge.run.workspace import Workspace
 
 VERBS: Final[dict[str, tuple[Callable[[verbs.Call], None], str]]] = {
     "plan": (verbs.plan, "show what would be built, and why"),
+    "matrix": (verbs.matrix, "show the support table: what was built, proven, and can be built here"),
     "fetch": (verbs.fetch, "fetch and verify the pinned upstream source"),
     "patch": (verbs.patch, "apply the patch series and list a profile's units"),
     "build": (verbs.build, "build packages into the wheelhouse"),
@@ -40,7 +41,7 @@ def main() -> NoReturn:
 def run_command(argv: Sequence[str]) -> int:
     """Run one command; errors are printed to standard error and become exit codes."""
     try:
-        arguments = _parser().parse_args(argv)
+        arguments = _parser().parse_intermixed_args(argv)  # flags may stand between words
         VERBS[arguments.verb][0](_call(arguments))
     except HopperforgeError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
@@ -67,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         "verb", choices=VERBS, metavar="verb", help="; ".join(f"{v}: {h}" for v, (_, h) in VERBS.items())
     )
     parser.add_argument(
-        "words", nargs="*", metavar="key=value", help="what is asked for, as in cuda=13.0 torch=2.9,2.11"
+        "words", nargs="*", metavar="key=value", help="what is asked for, as in cuda=13.0 torch=2.9,2.11, or all"
     )
     parser.add_argument("--json", action="store_true", help="answer in JSON on standard output")
     parser.add_argument("--verbose", action="store_true", help="show the output of compilers and tools")
