@@ -9,7 +9,7 @@ from typing import assert_never
 from hopperforge.model.cell import AbiClass, Accepted, Cell
 from hopperforge.model.matrix import Exclusion, Matrix, TorchFact
 from hopperforge.model.recipe import Cudart, Recipe
-from hopperforge.model.versions import CudaVersion, PythonVersion, TorchVersion
+from hopperforge.model.versions import CudaVersion, PythonVersion, ToolkitVersion, TorchVersion
 
 
 def abi_class(matrix: Matrix, torch: TorchVersion) -> AbiClass:
@@ -20,7 +20,7 @@ def abi_class(matrix: Matrix, torch: TorchVersion) -> AbiClass:
 def pair(cell: Cell, matrix: Matrix, recipe: Recipe) -> Accepted | None:
     """Pair a cell with a runtime of its torch, whatever else may stand against it; None if there is none."""
     abi = abi_class(matrix, cell.torch)
-    runtime = pair_runtime(cell.cuda, matrix.torches[cell.torch], recipe.cudart, abi)
+    runtime = pair_runtime(cell.cuda.cuda, matrix.torches[cell.torch], recipe.cudart, abi)
     return None if runtime is None else Accepted(cell=cell, runtime=runtime, abi=abi)
 
 
@@ -51,7 +51,7 @@ def pair_runtime(toolkit: CudaVersion, torch: TorchFact, cudart: Cudart, abi: Ab
 
 
 def reason_of_facts(
-    cuda: CudaVersion, torch: TorchVersion, python: PythonVersion, matrix: Matrix, recipe: Recipe
+    cuda: ToolkitVersion, torch: TorchVersion, python: PythonVersion, matrix: Matrix, recipe: Recipe
 ) -> str | None:
     """Say why these versions do not go together on any machine, or None."""
     fact = matrix.torches[torch]
@@ -61,8 +61,8 @@ def reason_of_facts(
         return f"torch {torch} was not published for Python {python}, only for {join(fact.pythons)}"
     if (excluded := _exclusion_reason((cuda, torch, python), matrix.exclusions)) is not None:
         return excluded
-    if pair_runtime(cuda, fact, recipe.cudart, abi_class(matrix, torch)) is None:
-        return pair_reason(cuda, torch, matrix, recipe.cudart)
+    if pair_runtime(cuda.cuda, fact, recipe.cudart, abi_class(matrix, torch)) is None:
+        return pair_reason(cuda.cuda, torch, matrix, recipe.cudart)
     return None
 
 
@@ -78,7 +78,7 @@ def _per_torch_reason(torch: TorchVersion, matrix: Matrix, recipe: Recipe) -> st
 
 
 def _exclusion_reason(
-    versions: tuple[CudaVersion, TorchVersion, PythonVersion], exclusions: Iterable[Exclusion]
+    versions: tuple[ToolkitVersion, TorchVersion, PythonVersion], exclusions: Iterable[Exclusion]
 ) -> str | None:
     for exclusion in exclusions:
         wanted = (exclusion.cuda, exclusion.torch, exclusion.python)
@@ -106,6 +106,6 @@ def _runtimes(torch: TorchFact) -> tuple[CudaVersion, ...]:
     return tuple(sorted({torch.index_cuda, *torch.cuda}))
 
 
-def join(versions: Iterable[CudaVersion | PythonVersion]) -> str:
+def join(versions: Iterable[CudaVersion | ToolkitVersion | PythonVersion]) -> str:
     """List versions in a sentence; "none" where there are none."""
     return ", ".join(str(version) for version in versions) or "none"

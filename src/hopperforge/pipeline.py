@@ -17,7 +17,8 @@ from hopperforge.model.keys import content_key
 from hopperforge.model.machine import Machine, Sizing
 from hopperforge.model.pack import KernelPack, Unit, pack_key
 from hopperforge.model.request import Kernels, Request
-from hopperforge.plan_report import PackStatus
+from hopperforge.plan_report import PackStatus, toolkit_text
+from hopperforge.planning import FETCHED
 from hopperforge.run.files import make_folder, temporary_folder
 from hopperforge.run.workspace import Workspace
 from hopperforge.sizing import size
@@ -101,7 +102,7 @@ class Job:
     def prepare(self, build: Build) -> Prepared:
         """Give a build its units, its keys and its compile settings."""
         inputs = self.fetch_inputs(build)
-        units = list_units(inputs.source, build.profile, build.cuda, inputs.torch_fact.release, self.workspace)
+        units = list_units(inputs.source, build.profile, build.cuda.cuda, inputs.torch_fact.release, self.workspace)
         keys = unit_keys(units, source=inputs.source, toolkit=inputs.toolkit, compiler=inputs.compiler)
         kernels_key = _kernels_key(inputs, keys)
         at_hand = cached_units(
@@ -144,14 +145,14 @@ class Job:
     def status(self, build: Build, where: str) -> PackStatus:
         """Say how far a build is without fetching anything; `where` is where its toolkit would come from."""
         pin = self.project.pins[build.recipe.pin]
-        if find_source(pin, self.workspace) is None or where == "registry":
-            sizing = size(
-                self.machine, jobs=self.request.jobs, memory=self.request.memory, gencodes=1, unit_peak=1, units=1
-            )
-            return PackStatus(units=None, cached=0, sizing=sizing, expected_seconds=None, wheel=None)
+        toolkit = toolkit_text(self.project.matrix.toolkits[build.cuda], where)
+        if find_source(pin, self.workspace) is None or where in FETCHED:
+            sizing = self._size_unseen()
+            return PackStatus(toolkit=toolkit, units=None, cached=0, sizing=sizing, expected_seconds=None, wheel=None)
         prepared = self.prepare(build)
         finished = self.wheelhouse.find(prepared.key)
         return PackStatus(
+            toolkit=toolkit,
             units=len(prepared.units),
             cached=prepared.cached,
             sizing=prepared.sizing,

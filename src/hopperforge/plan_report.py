@@ -4,13 +4,15 @@ Pure functions from values to values; printing is `report`'s, and nothing is dec
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from hopperforge.model.cell import Accepted, Build, Cell, Plan, Rejected
 from hopperforge.model.keys import JsonValue
 from hopperforge.model.machine import Limit, Machine, Sizing
+from hopperforge.model.toolkit import ToolkitFact, ToolkitOrigin
+from hopperforge.planning import FETCHED
 from hopperforge.sizing import gib
 
 # Of a reason's cells; `--json` has them all.
@@ -21,10 +23,12 @@ _CELLS_SHOWN: Final = 4
 class PackStatus:
     """How far a build's kernel pack is, and what is left.
 
-    `units` is None until the source is fetched, `expected_seconds` where a unit was never measured; `wheel` is
-    the path of the finished wheel where there is one.
+    `toolkit` says in words which toolkit compiles and where it comes from. `units` is None until source and toolkit
+    are fetched, `expected_seconds` where a unit was never measured; `wheel` is the path of the finished
+    wheel where there is one.
     """
 
+    toolkit: str
     units: int | None
     cached: int
     sizing: Sizing
@@ -35,6 +39,25 @@ class PackStatus:
     def to_compile(self) -> int | None:
         """Units that are not in the object store; None if the number of units is unknown."""
         return None if self.units is None else self.units - self.cached
+
+
+def toolkit_text(fact: ToolkitFact, where: str) -> str:
+    """Say which toolkit compiles and where it comes from; `where` as in `Situation.toolkits_at_hand`."""
+    named = f"CUDA {fact.version}, nvcc {fact.release}"
+    if where not in FETCHED:
+        return f"{named}: {where}"
+    return f"{named}: not on this machine, to be fetched: {'; '.join(_to_fetch(fact, where))}"
+
+
+def _to_fetch(fact: ToolkitFact, where: str) -> Iterator[str]:
+    if where == ToolkitOrigin.REDIST and fact.redist is not None:
+        yield f"{', '.join(fact.redist.components)} of {fact.redist.manifest}"
+    else:
+        yield f"{len(fact.wheels)} wheels from the package index"
+        if fact.debian:
+            yield f"{', '.join(package.filename for package in fact.debian)} from a Debian mirror"
+    if fact.ptxas is not None:
+        yield f"ptxas from {fact.ptxas.filename}"
 
 
 def plan_lines(plan: Plan, machine: Machine, statuses: Mapping[str, PackStatus]) -> tuple[str, ...]:
@@ -60,10 +83,11 @@ def plan_document(plan: Plan, machine: Machine, statuses: Mapping[str, PackStatu
       these or null; notices, a list of sentences
     - engine, executor, toolkit: the words of that name
     - defaults: by word not given, {value, reason}
-    - builds: a list of {name, version, recipe, profile, cuda, torch, abi, platform, kernels, cells, pack, sizing,
-      expected_seconds, wheel}; `torch` is what the front binds against; `cells` a list of {recipe, profile, cuda,
-      torch, python, platform, runtime}; `pack` {units, cached, to_compile}, null where unknown; `sizing`
-      {max_jobs, nvcc_threads, memory, reasons}; `wheel` the path of the finished wheel or null
+    - builds: a list of {name, version, recipe, profile, cuda, toolkit, torch, abi, platform, kernels, cells, pack,
+      sizing, expected_seconds, wheel}; `toolkit` says in words where it comes from; `torch` is what the front binds
+      against; `cells` a list of {recipe, profile, cuda, torch, python, platform, runtime}; `pack` {units, cached,
+      to_compile}, null where unknown; `sizing` {max_jobs, nvcc_threads, memory, reasons}; `wheel` the path of the
+      finished wheel or null
     - rejected: a list of {cell, reason}
     """
     return {
@@ -118,6 +142,7 @@ def _build_lines(build: Build, status: PackStatus) -> list[str]:
     lines = [
         f"build {build}: {build.recipe.package.distribution} {build.version}, {build.platform}",
         f"  front     binds against torch {build.torch} ({build.abi} ABI), kernels={build.kernels}",
+        f"  toolkit   {status.toolkit}",
         *_pair_lines(build),
         f"  pack      {_pack_text(status)}",
         *(f"  sizing    {reason}" for reason in status.sizing.reasons),
@@ -141,7 +166,7 @@ def _pair_lines(build: Build) -> list[str]:
 
 def _pack_text(status: PackStatus) -> str:
     if status.units is None:
-        return "number of units known after the source is fetched"
+        return "number of units known after source and toolkit are fetched"
     return f"{status.units} units: {status.cached} cached, {status.to_compile} to compile"
 
 
@@ -198,6 +223,7 @@ def _build_document(build: Build, status: PackStatus) -> dict[str, JsonValue]:
         "recipe": build.recipe.name,
         "profile": build.profile.name,
         "cuda": str(build.cuda),
+        "toolkit": status.toolkit,
         "torch": str(build.torch),
         "abi": build.abi.value,
         "platform": build.platform,

@@ -5,16 +5,16 @@ Pure functions over the project's facts and one Situation; nothing here looks at
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, assert_never
 
 from hopperforge.config.project import Project
 from hopperforge.errors import InputError, NothingToBuildError
-from hopperforge.model.cell import Accepted, Build, Cell, Default, Plan, Rejected
+from hopperforge.model.cell import Accepted, Build, Cell, Default, Plan, Rejected, one_per_name
 from hopperforge.model.matrix import Matrix, TorchFact
 from hopperforge.model.recipe import Recipe
 from hopperforge.model.request import Kernels, Request, ToolkitChoice
-from hopperforge.model.toolkit import ToolkitOrigin
-from hopperforge.model.versions import CudaVersion, PythonVersion, TorchVersion
+from hopperforge.model.toolkit import ToolkitFact, ToolkitOrigin
+from hopperforge.model.versions import PythonVersion, ToolkitVersion, TorchVersion
 from hopperforge.pairing import join, pair, pair_reason, reason_of_facts
 
 DEFAULT_RECIPE: Final = "fa3-fwd"
@@ -22,7 +22,9 @@ DEFAULT_ENGINE: Final = "host"
 DEFAULT_EXECUTOR: Final = "local"
 
 _SYSTEM: Final = "system"
-_REGISTRY: Final = "registry"
+_CACHED: Final = "cached"
+FETCHED: Final = frozenset({"registry", "redist"})
+"""What `toolkits_at_hand` says of a toolkit that is not on this machine yet."""
 _ONE_WHEEL: Final = "one wheel serves every Python, this one runs the import gate"
 
 
@@ -30,11 +32,12 @@ _ONE_WHEEL: Final = "one wheel serves every Python, this one runs the import gat
 class Situation:
     """What planning must know of the machine.
 
-    `toolkits_at_hand` says where each toolkit would come from ("system /usr/local/cuda", "cached", "registry");
+    `toolkits_at_hand` says where each toolkit would come from: "system /usr/local/cuda", "cached", or to be fetched
+    from "registry" or "redist";
     `python` is the running Python; `platform` is written like "linux_x86_64".
     """
 
-    toolkits_at_hand: Mapping[CudaVersion, str]
+    toolkits_at_hand: Mapping[ToolkitVersion, str]
     python: PythonVersion
     platform: str
 
@@ -61,20 +64,28 @@ def make_plan(project: Project, request: Request, situation: Situation) -> Plan:
 def select(
     project: Project, request: Request, situation: Situation
 ) -> tuple[tuple[Accepted, ...], tuple[Rejected, ...]]:
-    """Judge every candidate cell of a request; each is in exactly one of the two, in ascending order."""
-    recipe = find_recipe(project, request)
-    at_hand = usable_toolkits(project.matrix, request.toolkit, situation)
-    candidates = _candidates(project.matrix, recipe, request, situation)
-    verdicts = [_judge(cell, project.matrix, recipe, at_hand, request.toolkit) for cell in candidates]
-    accepted = tuple(verdict for verdict in verdicts if isinstance(verdict, Accepted))
-    rejected = tuple(verdict for verdict in verdicts if isinstance(verdict, Rejected))
+    """Judge every candidate cell of a request; each is in exactly one of the two, in ascending order.
+
+    Of toolkits whose packages would have the same name only one is accepted: see `one_per_name`.
+    """
+    judged = one_per_name(judge_each(project, request, situation))
+    accepted = tuple(verdict for verdict in judged if isinstance(verdict, Accepted))
+    rejected = tuple(verdict for verdict in judged if isinstance(verdict, Rejected))
     return accepted, rejected
 
 
-def usable_toolkits(matrix: Matrix, choice: ToolkitChoice, situation: Situation) -> Mapping[CudaVersion, str]:
+def judge_each(project: Project, request: Request, situation: Situation) -> list[Accepted | Rejected]:
+    """Judge every candidate cell by itself."""
+    recipe = find_recipe(project, request)
+    at_hand = usable_toolkits(project.matrix, request.toolkit, situation)
+    candidates = _candidates(project.matrix, recipe, request, situation)
+    return [_judge(cell, project.matrix, recipe, at_hand, request.toolkit) for cell in candidates]
+
+
+def usable_toolkits(matrix: Matrix, choice: ToolkitChoice, situation: Situation) -> Mapping[ToolkitVersion, str]:
     """Return the toolkits at hand that matrix.yaml knows and `choice` allows, and where each would come from.
 
-    With toolkit=registry, one that is installed too would be fetched all the same.
+    With toolkit=registry or redist, one that is installed too would be fetched all the same.
     """
     known = {version: where for version, where in situation.toolkits_at_hand.items() if version in matrix.toolkits}
     installed = {version for version, where in known.items() if where.startswith(_SYSTEM)}
@@ -83,9 +94,14 @@ def usable_toolkits(matrix: Matrix, choice: ToolkitChoice, situation: Situation)
             return known
         case ToolkitChoice.SYSTEM:
             return {version: known[version] for version in installed}
-        case ToolkitChoice.REGISTRY:
-            fetched = {v for v in known if v not in installed or ToolkitOrigin.REGISTRY in matrix.toolkits[v].origins}
-            return {version: _REGISTRY if version in installed else known[version] for version in fetched}
+        case ToolkitChoice.REGISTRY | ToolkitChoice.REDIST:
+            origin = ToolkitOrigin(choice.value)
+            declared = {
+                version: where for version, where in known.items() if origin in matrix.toolkits[version].origins
+            }
+            return {version: where if where == _CACHED else origin.value for version, where in declared.items()}
+        case _:
+            assert_never(choice)
 
 
 def find_recipe(project: Project, request: Request) -> Recipe:
@@ -111,14 +127,14 @@ def _candidates(matrix: Matrix, recipe: Recipe, request: Request, situation: Sit
     return tuple(sorted(cells))
 
 
-def _default_cuda(matrix: Matrix, request: Request, situation: Situation) -> CudaVersion:
+def _default_cuda(matrix: Matrix, request: Request, situation: Situation) -> ToolkitVersion:
     """Choose the newest toolkit present, else the newest that can be fetched, else the newest there is."""
     at_hand = usable_toolkits(matrix, request.toolkit, situation)
-    present = [version for version, where in at_hand.items() if where != _REGISTRY]
+    present = [version for version, where in at_hand.items() if where not in FETCHED]
     return max(present or at_hand or matrix.toolkits)
 
 
-def _default_torch(matrix: Matrix, recipe: Recipe, cuda: CudaVersion, request: Request) -> TorchVersion:
+def _default_torch(matrix: Matrix, recipe: Recipe, cuda: ToolkitVersion, request: Request) -> TorchVersion:
     """Choose the newest torch that `cuda` serves with a Python asked for, else the newest there is."""
     served = [
         torch
@@ -169,13 +185,15 @@ def _spread(values: Mapping[str, str], word: str) -> str:
     return ", ".join(f"{value} ({word} {key})" for key, value in values.items())
 
 
-def _why_cuda(matrix: Matrix, cuda: CudaVersion, request: Request, situation: Situation) -> str:
+def _why_cuda(matrix: Matrix, cuda: ToolkitVersion, request: Request, situation: Situation) -> str:
     where = usable_toolkits(matrix, request.toolkit, situation).get(cuda)
     match where:
         case None:
             return "the newest in matrix.yaml, as no toolkit is at hand"
         case "registry":
             return "the newest toolkit of the registry, as none is on this machine"
+        case "redist":
+            return "the newest toolkit of NVIDIA's archives, as no other is at hand"
         case _:
             return f"the newest toolkit on this machine: {where}"
 
@@ -191,16 +209,16 @@ def _why_python(pythons: set[str], situation: Situation) -> str:
 
 
 def _judge(
-    cell: Cell, matrix: Matrix, recipe: Recipe, at_hand: Mapping[CudaVersion, str], choice: ToolkitChoice
+    cell: Cell, matrix: Matrix, recipe: Recipe, at_hand: Mapping[ToolkitVersion, str], choice: ToolkitChoice
 ) -> Accepted | Rejected:
     reason = (
         _platform_reason(cell.platform, matrix)
-        or _toolkit_reason(cell.cuda, at_hand, choice)
+        or _toolkit_reason(matrix.toolkits[cell.cuda], at_hand, choice)
         or reason_of_facts(cell.cuda, cell.torch, cell.python, matrix, recipe)
     )
     accepted = pair(cell, matrix, recipe)
     if reason is not None or accepted is None:
-        return Rejected(cell=cell, reason=reason or pair_reason(cell.cuda, cell.torch, matrix, recipe.cudart))
+        return Rejected(cell=cell, reason=reason or pair_reason(cell.cuda.cuda, cell.torch, matrix, recipe.cudart))
     return accepted
 
 
@@ -213,11 +231,12 @@ def _platform_reason(platform: str, matrix: Matrix) -> str | None:
     return f"this machine is {platform}, and hopperforge builds for {', '.join(built)} only{because}"
 
 
-def _toolkit_reason(cuda: CudaVersion, at_hand: Mapping[CudaVersion, str], choice: ToolkitChoice) -> str | None:
-    if cuda in at_hand:
+def _toolkit_reason(fact: ToolkitFact, at_hand: Mapping[ToolkitVersion, str], choice: ToolkitChoice) -> str | None:
+    if fact.version in at_hand:
         return None
     limit = "" if choice is ToolkitChoice.AUTO else f" with toolkit={choice}"
-    return f"the CUDA {cuda} toolkit is not at hand{limit}; at hand: {join(at_hand)}"
+    origins = ", ".join(fact.origins)
+    return f"the CUDA {fact.version} toolkit is not at hand{limit}; at hand: {join(at_hand)}; its origins: {origins}"
 
 
 # From accepted cells to builds.
@@ -229,7 +248,7 @@ def collapse(matrix: Matrix, recipe: Recipe, accepted: Iterable[Accepted], kerne
     Python never changes the bytes. Torch does not either from the stable floor on: all are bound against the floor;
     below it each torch is bound against its own.
     """
-    groups: dict[tuple[str, CudaVersion, TorchVersion, str], list[Accepted]] = {}
+    groups: dict[tuple[str, ToolkitVersion, TorchVersion, str], list[Accepted]] = {}
     for found in sorted(accepted, key=lambda found: found.cell):
         cell = found.cell
         bound = min(cell.torch, matrix.stable_floor)
@@ -277,7 +296,8 @@ def _nearest(project: Project, request: Request, situation: Situation, asked: Se
         torch=tuple(project.matrix.torches),
         python=project.matrix.pythons if request.python else (),
     )
-    buildable = [found.cell for found in select(project, everywhere, situation)[0]]
+    verdicts = judge_each(project, everywhere, situation)
+    buildable = [verdict.cell for verdict in verdicts if isinstance(verdict, Accepted)]
     return max(
         buildable,
         key=lambda cell: (-min(_changes(cell, other, request) for other in asked), cell.cuda, cell.torch, cell.python),

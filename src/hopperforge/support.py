@@ -13,14 +13,14 @@ from typing import Any
 from packaging.version import Version
 
 from hopperforge.config.project import Project
-from hopperforge.model.cell import Accepted, Build, Cell
+from hopperforge.model.cell import Accepted, Build, Cell, Rejected
 from hopperforge.model.keys import JsonValue
 from hopperforge.model.record import Record
 from hopperforge.model.request import Request
-from hopperforge.model.versions import CudaVersion, PythonVersion, TorchVersion
+from hopperforge.model.versions import PythonVersion, ToolkitVersion, TorchVersion
 from hopperforge.model.wheel import ImportProof
 from hopperforge.pairing import pair, reason_of_facts
-from hopperforge.planning import Situation, collapse, find_recipe, select
+from hopperforge.planning import Situation, collapse, find_recipe, judge_each
 
 
 class State(StrEnum):
@@ -48,7 +48,7 @@ class Row:
     """
 
     profile: str
-    cuda: CudaVersion
+    cuda: ToolkitVersion
     torch: TorchVersion
     platform: str
     pythons: tuple[PythonVersion, ...]
@@ -62,7 +62,7 @@ class Row:
 class Gap:
     """A toolkit and a torch that do not go together on any machine, and why."""
 
-    cuda: CudaVersion
+    cuda: ToolkitVersion
     torch: TorchVersion
     reason: str
 
@@ -105,8 +105,10 @@ def _platform_rows(
     project: Project, request: Request, situation: Situation, platform: str, records: Sequence[Record]
 ) -> list[Row]:
     recipe = find_recipe(project, request)
-    accepted, rejected = select(project, request, replace(situation, platform=platform))
-    against = {verdict.cell: verdict.reason for verdict in rejected}
+    # each by itself: of two toolkits whose packages have one name, either can be built
+    verdicts = judge_each(project, request, replace(situation, platform=platform))
+    accepted = [verdict for verdict in verdicts if isinstance(verdict, Accepted)]
+    against = {verdict.cell: verdict.reason for verdict in verdicts if isinstance(verdict, Rejected)}
     if platform != situation.platform:
         against |= {found.cell: f"this machine is {situation.platform}" for found in accepted}
     possible = [*accepted, *(found for cell in against if (found := _possible(cell, project, request)) is not None)]
@@ -126,8 +128,8 @@ def _possible(cell: Cell, project: Project, request: Request) -> Accepted | None
 
 
 def _is_of(record: Record, build: Build) -> bool:
-    platforms = {cell.platform for cell in record.cells}
-    return (record.profile, record.version) == (build.profile.name, build.version) and build.platform in platforms
+    same = (record.profile, record.version, record.toolkit.version) == (build.profile.name, build.version, build.cuda)
+    return same and build.platform in {cell.platform for cell in record.cells}
 
 
 def _row(
@@ -217,7 +219,7 @@ def _listed(title: str, reasons: Iterable[str | None]) -> list[str]:
     return ["", title, *lines] if lines else []
 
 
-def span(versions: Sequence[TorchVersion | PythonVersion | CudaVersion]) -> str:
+def span(versions: Sequence[TorchVersion | PythonVersion | ToolkitVersion]) -> str:
     """Write ascending versions as people say them: the first and the last of several."""
     return str(versions[0]) if len(versions) == 1 else f"{versions[0]} - {versions[-1]}"
 

@@ -117,7 +117,7 @@ def _patched(call: Call, project: Project, build: Build) -> JsonValue:
     call.workspace.reporter.stage("patch", f"{len(find_patches(call.workspace.project, pin.name))} patches")
     patched = patch_source(source, call.workspace)
     torch = project.matrix.torches[build.torch]
-    units = list_units(patched, build.profile, build.cuda, torch.release, call.workspace)
+    units = list_units(patched, build.profile, build.cuda.cuda, torch.release, call.workspace)
     if not call.as_json:
         call.answer(f"{build}: {len(units)} units of {patched.root}")
         for unit in units:

@@ -19,7 +19,7 @@ from hopperforge.errors import SourceError, ToolError
 from hopperforge.model.request import ToolkitChoice
 from hopperforge.model.toolkit import PinnedFile
 from hopperforge.model.upstream import SdistOrigin, UpstreamPin
-from hopperforge.model.versions import CudaVersion
+from hopperforge.model.versions import ToolkitVersion
 from hopperforge.report import Recorder
 from hopperforge.run.download import ATTEMPTS, fetch
 from hopperforge.run.workspace import Workspace
@@ -173,7 +173,7 @@ def test_every_pin_comes_from_the_package_index_with_the_pinned_trees(project_ro
 
 @pytest.mark.timeout(600)
 def test_the_registrys_toolkit_compiles_for_the_gpu_and_links(project_root: Path, tmp_path: Path) -> None:
-    fact = load_project(project_root).matrix.toolkits[CudaVersion(13, 0)]
+    fact = load_project(project_root).matrix.toolkits[ToolkitVersion.parse("13.0")]
     workspace, _ = _workspace(tmp_path, dict(os.environ))
     toolkit = obtain_toolkit(fact, ToolkitChoice.REGISTRY, workspace)
     assert toolkit.release == fact.release

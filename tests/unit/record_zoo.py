@@ -16,10 +16,10 @@ from hopperforge.model.record import (
 )
 from hopperforge.model.request import Kernels
 from hopperforge.model.toolkit import ToolkitOrigin
-from hopperforge.model.versions import CudaVersion, PythonVersion, TorchVersion
+from hopperforge.model.versions import CudaVersion, PythonVersion, ToolkitVersion, TorchVersion
 from hopperforge.model.wheel import GateResult
 
-CUDA = CudaVersion.parse("13.0")
+CUDA = ToolkitVersion.parse("13.0")
 GATES = (
     GateResult(name="metadata", passed=True, detail="fa3-fwd 3.0.0+cu130"),
     GateResult(name="size", passed=True, detail="the wheel 5 of 9 bytes"),

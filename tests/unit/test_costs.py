@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from hopperforge.model.pack import Cost, Unit
-from hopperforge.model.versions import CudaVersion
+from hopperforge.model.versions import ToolkitVersion
 from hopperforge.report import Recorder
 from hopperforge.store.costs import CostEntry, CostTable, estimate, learn, load_costs, switches_digest
 
-CUDA = CudaVersion(13, 0)
+CUDA = ToolkitVersion.parse("13.0")
 HDIM128 = "hopper/instantiations/flash_fwd_hdim128_bf16_sm90.cu"
 
 
@@ -47,7 +47,7 @@ def test_what_was_learned_exactly_wins() -> None:
         shipped=(entry("hopper/a.cu", seconds=1, peak=1),),
     )
     assert table.expect(mine, CUDA) == Cost(seconds=5, peak_rss=6)
-    assert table.expect(mine, CudaVersion(12, 9)) == Cost(seconds=99, peak_rss=99)
+    assert table.expect(mine, ToolkitVersion.parse("12.9")) == Cost(seconds=99, peak_rss=99)
 
 
 def test_the_largest_of_what_is_near_is_expected() -> None:
@@ -126,13 +126,13 @@ LEARN_TEN = """
 import sys
 from pathlib import Path
 from hopperforge.model.pack import Cost, Unit
-from hopperforge.model.versions import CudaVersion
+from hopperforge.model.versions import ToolkitVersion
 from hopperforge.report import Recorder
 from hopperforge.store.costs import learn
 for number in range(10):
     unit = Unit(path=f"{sys.argv[2]}{number}.cu", arguments=())
     cost = Cost(seconds=1, peak_rss=1)
-    learn(Path(sys.argv[1]), unit=unit, toolkit=CudaVersion(13, 0), cost=cost, reporter=Recorder())
+    learn(Path(sys.argv[1]), unit=unit, toolkit=ToolkitVersion.parse('13.0'), cost=cost, reporter=Recorder())
 """
 
 

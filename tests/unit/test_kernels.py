@@ -17,7 +17,7 @@ from hopperforge.model.machine import Sizing
 from hopperforge.model.pack import KernelPack, Unit
 from hopperforge.model.toolkit import HostCompiler, Toolkit, ToolkitOrigin
 from hopperforge.model.upstream import PatchedSource, UpstreamPin
-from hopperforge.model.versions import CudaVersion
+from hopperforge.model.versions import ToolkitVersion
 from hopperforge.report import Recorder
 from hopperforge.run.workspace import Workspace
 from hopperforge.stages.kernels import cached_units, compile_pack, expected_seconds, unit_keys, wrapper_text
@@ -87,7 +87,7 @@ class Bench:
     def toolkit(self) -> Toolkit:
         """The toolkit whose nvcc is the script."""
         return Toolkit(
-            version=CudaVersion(13, 0),
+            version=ToolkitVersion.parse("13.0"),
             release="13.0.88",
             origin=ToolkitOrigin.SYSTEM,
             root=self.root / "toolkit",

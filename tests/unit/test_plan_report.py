@@ -10,7 +10,7 @@ from hopperforge.model.machine import Limit, Machine, Sizing
 from hopperforge.model.profile import Budget, Profile
 from hopperforge.model.recipe import Cudart, PackageNames, Recipe
 from hopperforge.model.request import Kernels, ToolkitChoice
-from hopperforge.model.versions import CudaVersion, PythonVersion, TorchVersion
+from hopperforge.model.versions import CudaVersion, PythonVersion, ToolkitVersion, TorchVersion
 from hopperforge.plan_report import PackStatus, expected_text, plan_document, plan_lines
 
 GIBIBYTE = 2**30
@@ -50,7 +50,7 @@ def cell(cuda: str, torch: str, python: str) -> Cell:
     return Cell(
         recipe="fa3-fwd",
         profile="hdim128-bf16",
-        cuda=CudaVersion.parse(cuda),
+        cuda=ToolkitVersion.parse(cuda),
         torch=TorchVersion.parse(torch),
         python=PythonVersion.parse(python),
         platform="linux_x86_64",
@@ -62,7 +62,7 @@ def build(cuda: str, *served: tuple[str, str, str]) -> Build:
     return Build(
         recipe=RECIPE,
         profile=PROFILE,
-        cuda=CudaVersion.parse(cuda),
+        cuda=ToolkitVersion.parse(cuda),
         torch=TorchVersion(2, 9),
         abi=AbiClass.STABLE,
         platform="linux_x86_64",
@@ -92,8 +92,12 @@ PLAN = Plan(
     toolkit=ToolkitChoice.AUTO,
 )
 STATUSES = {
-    str(OLD): PackStatus(units=2, cached=2, sizing=SIZING, expected_seconds=0.0, wheel="wheelhouse/old.whl"),
-    str(NEW): PackStatus(units=97, cached=60, sizing=SIZING, expected_seconds=1234.0, wheel=None),
+    str(OLD): PackStatus(
+        toolkit="CUDA 12.4: cached", units=2, cached=2, sizing=SIZING, expected_seconds=0.0, wheel="wheelhouse/old.whl"
+    ),
+    str(NEW): PackStatus(
+        toolkit="CUDA 13.0: system /opt/cuda", units=97, cached=60, sizing=SIZING, expected_seconds=1234.0, wheel=None
+    ),
 }
 
 
@@ -111,6 +115,7 @@ words not given
 
 build fa3-fwd/hdim128-bf16 cu124.hdim128.bf16: fa3-fwd 3.0.0+cu124.hdim128.bf16, linux_x86_64
   front     binds against torch 2.9 (stable ABI), kernels=pack
+  toolkit   CUDA 12.4: cached
   serves    torch 2.9, python 3.12: CUDA 12.4 compiles, torch runs on CUDA 12.8
   pack      2 units: 2 cached, 0 to compile
   sizing    memory 20.0 GiB: because
@@ -120,6 +125,7 @@ build fa3-fwd/hdim128-bf16 cu124.hdim128.bf16: fa3-fwd 3.0.0+cu124.hdim128.bf16,
 
 build fa3-fwd/hdim128-bf16 cu130.hdim128.bf16: fa3-fwd 3.0.0+cu130.hdim128.bf16, linux_x86_64
   front     binds against torch 2.9 (stable ABI), kernels=pack
+  toolkit   CUDA 13.0: system /opt/cuda
   serves    torch 2.9, python 3.11, 3.12: CUDA 13.0 compiles, torch runs on CUDA 13.0
   serves    torch 2.13, python 3.12: CUDA 13.0 compiles, torch runs on CUDA 13.2
   pack      97 units: 60 cached, 37 to compile
@@ -150,7 +156,7 @@ def test_nothing_is_said_of_what_is_not_there() -> None:
         process_memory=Limit(value=4 * GIBIBYTE, source="RLIMIT_AS of each process"),
         notices=("the limit of /job cannot be read",),
     )
-    unknown = PackStatus(units=None, cached=0, sizing=SIZING, expected_seconds=None, wheel=None)
+    unknown = PackStatus(toolkit="CUDA 12.4", units=None, cached=0, sizing=SIZING, expected_seconds=None, wheel=None)
 
     lines = plan_lines(plan, bare, {str(OLD): unknown})
 
@@ -163,8 +169,8 @@ def test_nothing_is_said_of_what_is_not_there() -> None:
         "",
         "build fa3-fwd/hdim128-bf16 cu124.hdim128.bf16: fa3-fwd 3.0.0+cu124.hdim128.bf16, linux_x86_64",
     )
-    assert lines[9] == "  pack      number of units known after the source is fetched"
-    assert lines[13:] == (
+    assert lines[10] == "  pack      number of units known after source and toolkit are fetched"
+    assert lines[14:] == (
         "  expected  unknown until its units were measured once",
         "",
         "1 build for 1 cell, 0 finished, 0 rejected",
@@ -257,7 +263,9 @@ def keys_of(value: object) -> set[str]:
 
 def test_a_pack_of_unknown_size_is_null_in_the_document() -> None:
     statuses = {
-        str(found): PackStatus(units=None, cached=0, sizing=SIZING, expected_seconds=None, wheel=None)
+        str(found): PackStatus(
+            toolkit="CUDA 12.4", units=None, cached=0, sizing=SIZING, expected_seconds=None, wheel=None
+        )
         for found in PLAN.builds
     }
 

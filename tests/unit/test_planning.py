@@ -19,7 +19,7 @@ from hopperforge.model.profile import Budget, Profile
 from hopperforge.model.recipe import Cudart, PackageNames, Recipe
 from hopperforge.model.request import Kernels, Request, ToolkitChoice
 from hopperforge.model.toolkit import PinnedFile, ToolkitFact, ToolkitOrigin
-from hopperforge.model.versions import CudaVersion, PythonVersion, TorchVersion
+from hopperforge.model.versions import CudaVersion, PythonVersion, ToolkitVersion, TorchVersion
 from hopperforge.pairing import pair_runtime
 from hopperforge.planning import Situation, make_plan, select
 
@@ -31,8 +31,12 @@ OTHER_MAJOR = (
 )
 
 
-def cuda(*texts: str) -> tuple[CudaVersion, ...]:
-    return tuple(CudaVersion.parse(text) for text in texts)
+TOOLKIT_130 = ToolkitVersion.parse("13.0")
+TOOLKIT_132 = ToolkitVersion.parse("13.2")
+
+
+def cuda(*texts: str) -> tuple[ToolkitVersion, ...]:
+    return tuple(ToolkitVersion.parse(text) for text in texts)
 
 
 def torch(*texts: str) -> tuple[TorchVersion, ...]:
@@ -50,7 +54,7 @@ def torch_fact(
         version=TorchVersion.parse(version),
         release=f"{version}.0",
         index_cuda=CudaVersion.parse(index_cuda),
-        cuda=cuda(*cudas),
+        cuda=tuple(CudaVersion.parse(text) for text in cudas),
         pythons=python(*pythons),
         wheel=wheel,
         cxx11_abi=True,
@@ -60,7 +64,12 @@ def torch_fact(
 
 def toolkit_fact(version: str, *origins: ToolkitOrigin) -> ToolkitFact:
     return ToolkitFact(
-        version=CudaVersion.parse(version), release=f"{version}.1", driver="580", gcc_max=15, origins=origins, wheels=()
+        version=ToolkitVersion.parse(version),
+        release=f"{version}.1",
+        driver="580",
+        gcc_max=15,
+        origins=origins,
+        wheels=(),
     )
 
 
@@ -116,7 +125,7 @@ PROJECT = Project(
         pythons=python("3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.15"),
         stable_floor=TorchVersion(2, 9),
         platforms={"linux_x86_64": None, "linux_aarch64": "no machine has it"},
-        exclusions=(Exclusion(cuda=CudaVersion(13, 2), torch=TorchVersion(2, 13), python=None, reason=EXCLUDED),),
+        exclusions=(Exclusion(cuda=TOOLKIT_132, torch=TorchVersion(2, 13), python=None, reason=EXCLUDED),),
         ci=(),
     ),
     recipes={
@@ -126,11 +135,11 @@ PROJECT = Project(
     pins={},
     switches=frozenset(),
 )
-ON_THE_MACHINE = {CudaVersion(12, 4): "system /opt/cuda"}
-REGISTRY_ONLY = {CudaVersion(13, 0): "registry", CudaVersion(13, 2): "registry"}
+ON_THE_MACHINE = {ToolkitVersion.parse("12.4"): "system /opt/cuda"}
+REGISTRY_ONLY = {TOOLKIT_130: "registry", TOOLKIT_132: "registry"}
 
 
-def situation(at_hand: dict[CudaVersion, str] | None = None, running: str = "3.11") -> Situation:
+def situation(at_hand: dict[ToolkitVersion, str] | None = None, running: str = "3.11") -> Situation:
     return Situation(
         toolkits_at_hand=REGISTRY_ONLY if at_hand is None else at_hand,
         python=PythonVersion.parse(running),
@@ -181,7 +190,7 @@ def test_a_toolkit_is_paired_with_a_runtime_of_torch(
 
 
 def test_words_not_given_take_defaults_that_say_why() -> None:
-    here = situation({CudaVersion(13, 0): "system /opt/cuda", CudaVersion(13, 2): "registry"})
+    here = situation({TOOLKIT_130: "system /opt/cuda", TOOLKIT_132: "registry"})
 
     plan = make_plan(PROJECT, Request(), here)
 
@@ -249,7 +258,7 @@ def test_words_given_have_no_default() -> None:
 def test_the_default_toolkit_is_the_newest_on_the_machine_before_the_registry(
     at_hand: dict[str, str], choice: ToolkitChoice, value: str, reason: str
 ) -> None:
-    here = situation({CudaVersion.parse(version): where for version, where in at_hand.items()})
+    here = situation({ToolkitVersion.parse(version): where for version, where in at_hand.items()})
 
     default = make_plan(PROJECT, Request(toolkit=choice), here).defaults["cuda"]
 
@@ -535,15 +544,15 @@ def test_a_candidate_is_accepted_or_rejected_and_an_accepted_pair_keeps_the_rule
     for found in accepted:
         fact = PROJECT.matrix.torches[found.cell.torch]
         assert found.runtime in fact.cuda
-        assert found.runtime.major >= found.cell.cuda.major
+        assert found.runtime.major >= found.cell.cuda.cuda.major
         assert cudart is Cudart.STATIC or (
-            found.runtime.major == found.cell.cuda.major and found.runtime.minor >= found.cell.cuda.minor
+            found.runtime.major == found.cell.cuda.cuda.major and found.runtime.minor >= found.cell.cuda.cuda.minor
         )
         assert found.cell.python in fact.pythons
         assert found.cell.cuda in here.toolkits_at_hand
         stable = found.cell.torch >= PROJECT.matrix.stable_floor
         assert found.abi is (AbiClass.STABLE if stable else AbiClass.PER_TORCH)
-        assert stable or (found.runtime.major == found.cell.cuda.major and fact.wheel is not None)
+        assert stable or (found.runtime.major == found.cell.cuda.cuda.major and fact.wheel is not None)
 
 
 @given(requests, situations)
@@ -587,7 +596,7 @@ def outcome(request: Request, here: Situation) -> Plan | NothingToBuildError:
 
 
 def test_the_command_of_every_hint_builds() -> None:
-    here = situation({CudaVersion(12, 4): "system /opt/cuda", **REGISTRY_ONLY})
+    here = situation({ToolkitVersion.parse("12.4"): "system /opt/cuda", **REGISTRY_ONLY})
     matrix = PROJECT.matrix
     hints = set()
     for choice, name, toolkit, release, interpreter in product(

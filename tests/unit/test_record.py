@@ -13,7 +13,7 @@ from hopperforge.errors import InputError
 from hopperforge.model.cell import AbiClass, Accepted, Cell
 from hopperforge.model.record import Record, ServedCell
 from hopperforge.model.request import Kernels
-from hopperforge.model.versions import CudaVersion, PythonVersion, TorchVersion
+from hopperforge.model.versions import CudaVersion, PythonVersion, ToolkitVersion, TorchVersion
 
 GPU = {"gpu": "NVIDIA H200", "driver": "580.1", "results": [{"test": "forward", "passed": True, "tflops": 601.5}]}
 
@@ -156,7 +156,7 @@ def test_served_cell_is_taken_from_an_accepted_one() -> None:
     cell = Cell(
         recipe="fa3-fwd",
         profile="hdim128-bf16",
-        cuda=CudaVersion.parse("13.0"),
+        cuda=ToolkitVersion.parse("13.0"),
         torch=TorchVersion.parse("2.10"),
         python=PythonVersion.parse("3.10"),
         platform="linux_x86_64",

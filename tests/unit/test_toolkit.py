@@ -12,12 +12,14 @@ from hopperforge.errors import SourceError, ToolError
 from hopperforge.model.matrix import Matrix
 from hopperforge.model.request import ToolkitChoice
 from hopperforge.model.toolkit import PinnedFile, ToolkitFact, ToolkitOrigin
-from hopperforge.model.versions import CudaVersion, TorchVersion
+from hopperforge.model.versions import ToolkitVersion, TorchVersion
 from hopperforge.report import Recorder
 from hopperforge.run.workspace import Workspace
 from hopperforge.stages.toolkit import find_system_toolkit, obtain_toolkit, toolkits_at_hand
 
-CUDA_130 = CudaVersion(13, 0)
+CUDA_130 = ToolkitVersion.parse("13.0")
+CUDA_132 = ToolkitVersion.parse("13.2")
+CUDA_124 = ToolkitVersion.parse("12.4")
 
 # It finds itself without any other program: the tests give it a PATH with nothing else on it.
 NVCC = """#!/bin/sh
@@ -84,7 +86,7 @@ def _wheels(tmp_path: Path, release: str = "13.0.88") -> tuple[PinnedFile, ...]:
     return (_wheel(links, "nvidia-cuda-nvcc", rest), _wheel(links, "nvidia-cuda-cccl", headers))
 
 
-def _fact(*wheels: PinnedFile, version: CudaVersion = CUDA_130) -> ToolkitFact:
+def _fact(*wheels: PinnedFile, version: ToolkitVersion = CUDA_130) -> ToolkitFact:
     return ToolkitFact(
         version=version,
         release=f"{version}.88",
@@ -308,9 +310,9 @@ def test_toolkits_at_hand_say_where_each_would_come_from(tmp_path: Path) -> None
     root = _toolkit(tmp_path / "cuda", "13.2.86")
     wheels = _wheels(tmp_path)
     facts = {
-        CudaVersion(12, 4): _fact(version=CudaVersion(12, 4)),
+        CUDA_124: _fact(version=CUDA_124),
         CUDA_130: _fact(*wheels),
-        CudaVersion(13, 2): _fact(*wheels, version=CudaVersion(13, 2)),
+        CUDA_132: _fact(*wheels, version=CUDA_132),
     }
     matrix = Matrix(
         toolkits=facts, torches={}, pythons=(), stable_floor=TorchVersion(2, 9), platforms={}, exclusions=(), ci=()
@@ -318,11 +320,11 @@ def test_toolkits_at_hand_say_where_each_would_come_from(tmp_path: Path) -> None
     workspace, _ = _workspace(tmp_path, CUDA_HOME=str(root))
     assert toolkits_at_hand(matrix, ToolkitChoice.AUTO, workspace) == {
         CUDA_130: "registry",
-        CudaVersion(13, 2): f"system {root}",
+        CUDA_132: f"system {root}",
     }
     assert not workspace.files.exists()
     obtain_toolkit(facts[CUDA_130], ToolkitChoice.AUTO, workspace)
     assert toolkits_at_hand(matrix, ToolkitChoice.AUTO, workspace)[CUDA_130] == "cached"
-    assert list(toolkits_at_hand(matrix, ToolkitChoice.SYSTEM, workspace)) == [CudaVersion(13, 2)]
+    assert list(toolkits_at_hand(matrix, ToolkitChoice.SYSTEM, workspace)) == [CUDA_132]
     by_registry = toolkits_at_hand(matrix, ToolkitChoice.REGISTRY, workspace)
     assert not any(where.startswith("system") for where in by_registry.values())

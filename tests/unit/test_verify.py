@@ -12,7 +12,7 @@ from hopperforge.model.cell import AbiClass, Build
 from hopperforge.model.profile import Budget, Profile
 from hopperforge.model.recipe import Cudart, PackageNames, Recipe
 from hopperforge.model.request import Kernels
-from hopperforge.model.versions import CudaVersion, TorchVersion
+from hopperforge.model.versions import ToolkitVersion, TorchVersion
 from hopperforge.model.wheel import GateResult, RawWheel, RepairedWheel
 from hopperforge.stages.repair import repair
 from hopperforge.stages.verify import private_texts, verify
@@ -44,7 +44,7 @@ def _build() -> Build:
     return Build(
         recipe=recipe,
         profile=profile,
-        cuda=CudaVersion.parse("13.0"),
+        cuda=ToolkitVersion.parse("13.0"),
         torch=TorchVersion.parse("2.9"),
         abi=AbiClass.STABLE,
         platform="linux_x86_64",

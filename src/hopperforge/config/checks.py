@@ -18,8 +18,11 @@ from packaging.utils import (
 from hopperforge.config.problems import Problem, instead
 from hopperforge.config.tree import Tree
 from hopperforge.model.toolkit import ToolkitOrigin
+from hopperforge.model.versions import CudaVersion
 
-NVCC_PROJECT: Final = "nvidia-cuda-nvcc"
+NVCC_PROJECTS: Final = frozenset({"nvidia-cuda-nvcc", "nvidia-cuda-nvcc-cu12"})
+# From 13.3 on its wheels are numbered by CCCL's own release: 13.3.3.4.1 came with CUDA 13.3, 13.3.4.3.1 with 13.4.
+CCCL_PROJECT: Final = "nvidia-cuda-cccl"
 
 _ORIGINS: Final = frozenset(ToolkitOrigin)
 
@@ -60,25 +63,55 @@ def _repeated(tree: Tree) -> Found:
 def _toolkits(tree: Tree) -> Found:
     for version, toolkit in tree.items("toolkits"):
         yield from _of_line(toolkit.get("release"), version)
-        wheels = tuple(toolkit.elements("wheels"))
-        origins = toolkit.get("origins")
-        names = {text for text, _ in toolkit.strings("origins")}
-        if origins is not None and names <= _ORIGINS and ("registry" in names) != bool(wheels):
-            yield origins, 'the origin "registry" and the list "wheels" go together'
-        for wheel in wheels:
+        yield from _toolkit_origins(toolkit)
+        for wheel in toolkit.elements("wheels"):
             yield from _toolkit_wheel(wheel, version, toolkit.string("release"))
+        for assembler, wheel in toolkit.items("ptxas"):
+            yield from _assembler(wheel, version, assembler)
+
+
+def _toolkit_origins(toolkit: Tree) -> Found:
+    """An origin and what is fetched for it go together."""
+    origins = toolkit.get("origins")
+    names = {text for text, _ in toolkit.strings("origins")}
+    if origins is None or not names <= _ORIGINS:
+        return
+    if ("registry" in names) != any(toolkit.elements("wheels")):
+        yield origins, 'the origin "registry" and the list "wheels" go together'
+    for key in ("redist", "image"):
+        place = toolkit.get(key)
+        if (key in names) != (place is not None and place.value is not None):
+            yield origins, f'the origin "{key}" and the key "{key}" go together'
+    if any(toolkit.elements("debian")) and "registry" not in names:
+        yield origins, 'the list "debian" needs the origin "registry"'
+    if any(toolkit.items("ptxas")) and not names & {"registry", "redist"}:
+        yield origins, 'another ptxas needs the origin "registry" or "redist": only there the toolkit is ours to change'
 
 
 def _toolkit_wheel(wheel: Tree, version: str, release: str | None) -> Found:
     yield from _file_name(wheel)
-    found = _wheel_version(wheel)
+    found, project = _wheel_version(wheel), wheel.string("project")
     place = wheel.get("filename")
-    if found is None or place is None:
+    if found is None or place is None or project == CCCL_PROJECT:
         return
     if not f"{found}.".startswith(f"{version}."):
         yield place, f"this is {found}; every wheel of toolkit {version} is of that minor version"
-    elif wheel.string("project") == NVCC_PROJECT and release not in (None, found):
+    elif project in NVCC_PROJECTS and release not in (None, found):
         yield place, f"this is nvcc {found}, but release says {release}"
+
+
+def _assembler(wheel: Tree, version: str, assembler: str) -> Found:
+    """A newer ptxas is newer, and comes in a wheel of its release."""
+    yield from _file_name(wheel)
+    found, place = _wheel_version(wheel), wheel.get("filename")
+    try:
+        newer = CudaVersion.parse(assembler) > CudaVersion.parse(version)
+    except ValueError:  # `shape` reports the key that is no version
+        return
+    if not newer:
+        yield wheel, f"ptxas {assembler} is not newer than that of toolkit {version}"
+    elif place is not None and found is not None and not f"{found}.".startswith(f"{assembler}."):
+        yield place, f"this is {found}, which has no ptxas {assembler}"
 
 
 def _torches(tree: Tree) -> Found:
@@ -120,7 +153,7 @@ def _stable_floor(tree: Tree) -> Found:
 def _points(tree: Tree) -> Found:
     """Exclusions and cells of CI name what the matrix has."""
     known = {
-        "cuda": ("CUDA", [key for key, _ in tree.items("toolkits")]),
+        "cuda": ("CUDA", list(_toolkit_names(tree))),
         "torch": ("torch", [key for key, _ in tree.items("torch")]),
         "python": ("python", [text for text, _ in tree.strings("pythons")]),
     }
@@ -132,6 +165,12 @@ def _points(tree: Tree) -> Found:
             place = point.get(key)
             if place is not None and isinstance(place.value, str) and versions and place.value not in versions:
                 yield place, f"{name} {place.value} is not in the matrix; it has {', '.join(versions)}"
+
+
+def _toolkit_names(tree: Tree) -> Iterator[str]:
+    for version, toolkit in tree.items("toolkits"):
+        yield version
+        yield from (f"{version}+ptxas{assembler}" for assembler, _ in toolkit.items("ptxas"))
 
 
 def _origins(tree: Tree) -> Found:

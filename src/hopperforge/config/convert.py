@@ -1,16 +1,20 @@
 """From the shapes of the files to the values of hopperforge.model; what arrives here was checked and converts."""
 
+from collections.abc import Iterator
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
 from hopperforge.config.files import (
     CiShape,
+    DebianShape,
     ExclusionShape,
     MatrixFile,
     PinnedWheel,
     PinShape,
     ProfileShape,
     RecipeFile,
+    RedistShape,
     SdistShape,
     ToolkitShape,
     TorchShape,
@@ -18,19 +22,24 @@ from hopperforge.config.files import (
 from hopperforge.model.matrix import CiCell, Exclusion, Matrix, TorchFact
 from hopperforge.model.profile import Budget, Profile
 from hopperforge.model.recipe import Cudart, PackageNames, Recipe
-from hopperforge.model.toolkit import PinnedFile, ToolkitFact, ToolkitOrigin
+from hopperforge.model.toolkit import DebianPackage, PinnedFile, Redist, ToolkitFact, ToolkitOrigin
 from hopperforge.model.upstream import GitOrigin, SdistOrigin, UpstreamPin
-from hopperforge.model.versions import CudaVersion, PythonVersion, TorchVersion
+from hopperforge.model.versions import CudaVersion, PythonVersion, ToolkitVersion, TorchVersion
 
 _MEGABYTE = 10**6
+_ASSEMBLED = frozenset({ToolkitOrigin.REGISTRY, ToolkitOrigin.REDIST})
 
 
 def to_matrix(shape: MatrixFile) -> Matrix:
     """matrix.yaml as a value; versions ascend."""
-    toolkits = {CudaVersion.parse(text): toolkit for text, toolkit in shape.toolkits.items()}
+    toolkits = {
+        fact.version: fact
+        for text, toolkit in shape.toolkits.items()
+        for fact in _toolkits(CudaVersion.parse(text), toolkit)
+    }
     torches = {TorchVersion.parse(text): torch for text, torch in shape.torch.items()}
     return Matrix(
-        toolkits={version: _toolkit(version, toolkits[version]) for version in sorted(toolkits)},
+        toolkits={version: toolkits[version] for version in sorted(toolkits)},
         torches={version: _torch(version, torches[version]) for version in sorted(torches)},
         pythons=_pythons(shape.pythons),
         stable_floor=TorchVersion.parse(shape.stable_floor),
@@ -40,15 +49,39 @@ def to_matrix(shape: MatrixFile) -> Matrix:
     )
 
 
-def _toolkit(version: CudaVersion, shape: ToolkitShape) -> ToolkitFact:
-    return ToolkitFact(
-        version=version,
+def _toolkits(cuda: CudaVersion, shape: ToolkitShape) -> Iterator[ToolkitFact]:
+    """Give the toolkit, and one more for each newer assembler it can have.
+
+    Those are put together by us, so neither a machine nor an image can have one.
+    """
+    plain = ToolkitFact(
+        version=ToolkitVersion.of(cuda),
         release=shape.release,
         driver=shape.driver,
         gcc_max=shape.gcc_max,
         origins=tuple(ToolkitOrigin(origin) for origin in shape.origins),
         wheels=tuple(_wheel(wheel) for wheel in shape.wheels),
+        debian=tuple(_debian(package) for package in shape.debian),
+        redist=None if shape.redist is None else _redist(shape.redist),
+        image=shape.image,
     )
+    yield plain
+    for text, wheel in shape.ptxas.items():
+        yield replace(
+            plain,
+            version=ToolkitVersion(cuda, CudaVersion.parse(text)),
+            origins=tuple(origin for origin in plain.origins if origin in _ASSEMBLED),
+            image=None,
+            ptxas=_wheel(wheel),
+        )
+
+
+def _debian(shape: DebianShape) -> DebianPackage:
+    return DebianPackage(pool=shape.pool, sha256=shape.sha256, members=dict(shape.members))
+
+
+def _redist(shape: RedistShape) -> Redist:
+    return Redist(manifest=shape.manifest, sha256=shape.sha256, components=tuple(shape.components))
 
 
 def _torch(version: TorchVersion, shape: TorchShape) -> TorchFact:
@@ -73,12 +106,12 @@ def _wheel(shape: PinnedWheel) -> PinnedFile:
 
 
 def _ci_cell(shape: CiShape) -> CiCell:
-    return CiCell(cuda=CudaVersion.parse(shape.cuda), torch=TorchVersion.parse(shape.torch), engine=shape.engine)
+    return CiCell(cuda=ToolkitVersion.parse(shape.cuda), torch=TorchVersion.parse(shape.torch), engine=shape.engine)
 
 
 def _exclusion(shape: ExclusionShape) -> Exclusion:
     return Exclusion(
-        cuda=None if shape.cuda is None else CudaVersion.parse(shape.cuda),
+        cuda=None if shape.cuda is None else ToolkitVersion.parse(shape.cuda),
         torch=None if shape.torch is None else TorchVersion.parse(shape.torch),
         python=None if shape.python is None else PythonVersion.parse(shape.python),
         reason=shape.reason,

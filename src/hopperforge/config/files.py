@@ -18,6 +18,10 @@ def _worded(pattern: str, wording: str) -> str:
 
 
 _VERSION = _worded(r"^(0|[1-9][0-9]?)\.(0|[1-9][0-9]?)$", 'is not a version of major and minor, such as "13.0"')
+_TOOLKIT = _worded(
+    r"^(0|[1-9][0-9]?)\.(0|[1-9][0-9]?)(\+ptxas(0|[1-9][0-9]?)\.(0|[1-9][0-9]?))?$",
+    'is not a toolkit, such as "13.0" or "12.4+ptxas12.9"',
+)
 _RELEASE = _worded(r"^[0-9]+(\.[0-9]+){2}$", 'is not a full release, such as "13.0.88"')
 _DRIVER = _worded(r"^[0-9]+(\.[0-9]+){1,2}$", 'is not a driver version, such as "580.65.06"')
 _SHA256 = _worded(r"^[0-9a-f]{64}$", "is not a sha256: 64 digits of 0-9 and a-f")
@@ -37,10 +41,21 @@ _SDIST = _worded(r"^[A-Za-z0-9_.+-]+\.tar\.gz$", "is not the file name of a .tar
 _FOLDER = _worded(
     r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*(/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*$", "is not a folder below the root, such as a/b"
 )
+_FILE = _worded(
+    r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*$", "is not a file below the root, such as a/b.txt"
+)
+_POOL = _worded(
+    r"^pool(/[a-z0-9][a-z0-9.+~_-]*)+\.deb$",
+    "is not a package in a Debian mirror, such as pool/main/h/hello/hello_1.deb",
+)
+_COMPONENT = _worded(r"^[a-z][a-z0-9_]*$", "is not a component of NVIDIA's manifests, such as cuda_nvcc")
+_MANIFEST = _worded(r"^https://\S+/[A-Za-z0-9_.-]+\.json$", "is not the https address of a JSON file")
+_IMAGE = _worded(r"^[a-z0-9][a-z0-9._:/@-]*$", "is not the name of a container image")
 _URL = _worded(r"^https://\S+$", "is not an https address")
 _SENTENCE = _worded(r"\S", "is blank")
 
 Version = Annotated[str, Field(pattern=_VERSION)]
+ToolkitName = Annotated[str, Field(pattern=_TOOLKIT)]
 Release = Annotated[str, Field(pattern=_RELEASE)]
 Sha256 = Annotated[str, Field(pattern=_SHA256)]
 GitHash = Annotated[str, Field(pattern=_SHA1)]
@@ -49,6 +64,7 @@ Platform = Annotated[str, Field(pattern=_PLATFORM)]
 PinName = Annotated[str, Field(pattern=_PIN)]
 Module = Annotated[str, Field(pattern=_MODULE)]
 ProjectName = Annotated[str, Field(pattern=_PROJECT)]
+File = Annotated[str, Field(pattern=_FILE)]
 Folder = Annotated[str, Field(pattern=_FOLDER)]
 Switch = Annotated[str, Field(pattern=_SWITCH)]
 Size = Annotated[str, Field(pattern=_SIZE)]
@@ -78,6 +94,30 @@ class PinnedWheel(_Shape):
     """What the file must hash to."""
 
 
+class DebianShape(_Shape):
+    """A package in the pool of Debian's mirrors, known by its sha256."""
+
+    pool: Annotated[str, Field(pattern=_POOL)]
+    """Its path on a mirror."""
+    sha256: Sha256
+    """What the file must hash to."""
+    members: Annotated[dict[File, File], Field(min_length=1)]
+    """The files taken out of it, and where each goes in the toolkit."""
+
+
+class RedistShape(_Shape):
+    """NVIDIA's redistributable archives of one release."""
+
+    manifest: Annotated[str, Field(pattern=_MANIFEST)]
+    """The address of the JSON file that names every archive; theirs are relative to it."""
+    sha256: Sha256
+    """What the manifest must hash to."""
+    components: Annotated[
+        list[Annotated[str, Field(pattern=_COMPONENT)]], Field(min_length=1, json_schema_extra=_DISTINCT)
+    ]
+    """The components a toolkit is put together from."""
+
+
 class ToolkitShape(_Shape):
     """A CUDA toolkit."""
 
@@ -87,10 +127,20 @@ class ToolkitShape(_Shape):
     """The oldest NVIDIA driver for Linux that runs its code."""
     gcc_max: Annotated[int, Field(ge=1)]
     """The newest major version of gcc that nvcc accepts."""
-    origins: Annotated[list[Literal["system", "registry"]], Field(min_length=1, json_schema_extra=_DISTINCT)]
-    """Where it may come from: installed on the machine, or wheels of the package index."""
+    origins: Annotated[
+        list[Literal["system", "registry", "redist", "image"]], Field(min_length=1, json_schema_extra=_DISTINCT)
+    ]
+    """Where it may come from: this machine, the package index and Debian, NVIDIA's archives, a container image."""
     wheels: list[PinnedWheel] = []
     """The wheels of the origin `registry`: compiler, runtime and headers of one minor version."""
+    debian: list[DebianShape] = []
+    """What the wheels lack, from Debian packages: also of the origin `registry`."""
+    redist: RedistShape | None = None
+    """The archives of the origin `redist`."""
+    image: Annotated[str, Field(pattern=_IMAGE)] | None = None
+    """The container image of the origin `image`."""
+    ptxas: dict[Version, PinnedWheel] = {}
+    """Newer assemblers by their release, and the wheel with each: "12.9" makes the toolkit 12.4+ptxas12.9."""
 
 
 class TorchShape(_Shape):
@@ -135,7 +185,7 @@ class ExclusionShape(_Shape):
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 2})  # the reader's part is `checks`
 
-    cuda: Version | None = None
+    cuda: ToolkitName | None = None
     """The toolkit."""
     torch: Version | None = None
     """The torch release line."""

@@ -13,7 +13,7 @@ from hopperforge.config.problems import nearest, perhaps
 from hopperforge.config.project import Project
 from hopperforge.errors import InputError
 from hopperforge.model.request import Kernels, Request, ToolkitChoice
-from hopperforge.model.versions import CudaVersion, PythonVersion, TorchVersion
+from hopperforge.model.versions import PythonVersion, ToolkitVersion, TorchVersion
 
 ENGINES: Final = ("host",)
 EXECUTORS: Final = ("local",)
@@ -51,7 +51,7 @@ def parse_words(words: Sequence[str], project: Project) -> Request:
     request = Request(
         recipe=recipe,
         profiles=reader.profiles(recipe),
-        cuda=reader.versions("cuda", CudaVersion.parse, matrix.toolkits) or tuple(every[0]),
+        cuda=reader.versions("cuda", ToolkitVersion.parse, matrix.toolkits) or tuple(every[0]),
         torch=reader.versions("torch", TorchVersion.parse, matrix.torches) or tuple(every[1]),
         python=reader.versions("python", PythonVersion.parse, matrix.pythons) or tuple(every[2]),
         engine=reader.named("engine", ENGINES),

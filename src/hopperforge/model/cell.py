@@ -1,6 +1,6 @@
 """Cells of the matrix, the builds that serve them, and the plan that holds both."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import assert_never
@@ -8,7 +8,7 @@ from typing import assert_never
 from hopperforge.model.profile import Profile
 from hopperforge.model.recipe import Recipe
 from hopperforge.model.request import Kernels, ToolkitChoice
-from hopperforge.model.versions import CudaVersion, PythonVersion, TorchVersion
+from hopperforge.model.versions import CudaVersion, PythonVersion, ToolkitVersion, TorchVersion
 
 
 class AbiClass(StrEnum):
@@ -24,7 +24,7 @@ class Cell:
 
     recipe: str
     profile: str
-    cuda: CudaVersion
+    cuda: ToolkitVersion
     torch: TorchVersion
     python: PythonVersion
     platform: str
@@ -50,13 +50,41 @@ class Rejected:
     reason: str
 
 
+def one_per_name(verdicts: Iterable[Accepted | Rejected]) -> list[Accepted | Rejected]:
+    """Reject accepted cells whose package another's would take the place of, for both have the same name.
+
+    Packages are named by their toolkit's label, which 12.4 and 12.4+ptxas12.9 share: of these the one with the newest
+    ptxas stays.
+    """
+    found = list(verdicts)
+    newest: dict[tuple[str, ...], ToolkitVersion] = {}
+    for cell in (verdict.cell for verdict in found if isinstance(verdict, Accepted)):
+        newest[_name(cell)] = max(cell.cuda, newest.get(_name(cell), cell.cuda))
+    return [verdict if isinstance(verdict, Rejected) else _unless_hidden(verdict, newest) for verdict in found]
+
+
+def _name(cell: Cell) -> tuple[str, ...]:
+    return cell.recipe, cell.profile, cell.cuda.label, cell.platform
+
+
+def _unless_hidden(verdict: Accepted, newest: Mapping[tuple[str, ...], ToolkitVersion]) -> Accepted | Rejected:
+    kept = newest[_name(verdict.cell)]
+    if verdict.cell.cuda == kept:
+        return verdict
+    reason = (
+        f"its package has the same name as that of cuda={kept}; build it by itself, into a wheelhouse of its own "
+        "(HOPPERFORGE_WHEELHOUSE)"
+    )
+    return Rejected(cell=verdict.cell, reason=reason)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Build:
     """The thing that serves one or more cells with the same bytes; `torch` is what the front binds against."""
 
     recipe: Recipe
     profile: Profile
-    cuda: CudaVersion
+    cuda: ToolkitVersion
     torch: TorchVersion
     abi: AbiClass
     platform: str

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hopperforge.model.toolkit import PinnedFile, ToolkitFact
-from hopperforge.model.versions import CudaVersion, PythonVersion, TorchVersion
+from hopperforge.model.versions import CudaVersion, PythonVersion, ToolkitVersion, TorchVersion
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,7 @@ class TorchFact:
 class CiCell:
     """A cell that the tests build and import on every change; `engine` is where."""
 
-    cuda: CudaVersion
+    cuda: ToolkitVersion
     torch: TorchVersion
     engine: str
 
@@ -40,7 +40,7 @@ class CiCell:
 class Exclusion:
     """A point of the matrix that must not be built, and why; None matches everything."""
 
-    cuda: CudaVersion | None
+    cuda: ToolkitVersion | None
     torch: TorchVersion | None
     python: PythonVersion | None
     reason: str
@@ -55,7 +55,7 @@ class Matrix:
     says of each why it is declared only, or None where it can be built. `ci` are the cells that the tests prove.
     """
 
-    toolkits: Mapping[CudaVersion, ToolkitFact]
+    toolkits: Mapping[ToolkitVersion, ToolkitFact]
     torches: Mapping[TorchVersion, TorchFact]
     pythons: tuple[PythonVersion, ...]
     stable_floor: TorchVersion

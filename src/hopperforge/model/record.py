@@ -15,7 +15,7 @@ from hopperforge.errors import InputError
 from hopperforge.model.cell import Accepted
 from hopperforge.model.request import Kernels
 from hopperforge.model.toolkit import ToolkitOrigin
-from hopperforge.model.versions import CudaVersion, PythonVersion, TorchVersion
+from hopperforge.model.versions import CudaVersion, PythonVersion, ToolkitVersion, TorchVersion
 from hopperforge.model.wheel import GateResult
 
 RECORD_FORMAT: Final = 1
@@ -37,9 +37,11 @@ def _text(parse: Callable[[str], _V]) -> tuple[PlainValidator, PlainSerializer]:
 
 
 _READ_CUDA, _WRITE_CUDA = _text(CudaVersion.parse)
+_READ_TOOLKIT, _WRITE_TOOLKIT = _text(ToolkitVersion.parse)
 _READ_TORCH, _WRITE_TORCH = _text(TorchVersion.parse)
 _READ_PYTHON, _WRITE_PYTHON = _text(PythonVersion.parse)
 _Cuda = Annotated[CudaVersion, _READ_CUDA, _WRITE_CUDA]
+_Toolkit = Annotated[ToolkitVersion, _READ_TOOLKIT, _WRITE_TOOLKIT]
 _Torch = Annotated[TorchVersion, _READ_TORCH, _WRITE_TORCH]
 _Python = Annotated[PythonVersion, _READ_PYTHON, _WRITE_PYTHON]
 
@@ -61,7 +63,7 @@ class WheelFacts:
 class ServedCell:
     """A cell the package serves; `runtime` is the CUDA of the torch build it was paired with."""
 
-    cuda: _Cuda
+    cuda: _Toolkit
     torch: _Torch
     python: _Python
     platform: str
@@ -96,7 +98,7 @@ class SourceFacts:
 class ToolkitFacts:
     """The CUDA toolkit that compiled."""
 
-    version: _Cuda
+    version: _Toolkit
     release: str
     origin: ToolkitOrigin
     fingerprint: Mapping[str, str]

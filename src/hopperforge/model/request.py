@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from hopperforge.model.versions import CudaVersion, PythonVersion, TorchVersion
+from hopperforge.model.versions import PythonVersion, ToolkitVersion, TorchVersion
 
 
 class Kernels(StrEnum):
@@ -19,6 +19,7 @@ class ToolkitChoice(StrEnum):
     AUTO = "auto"
     SYSTEM = "system"
     REGISTRY = "registry"
+    REDIST = "redist"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +31,7 @@ class Request:
 
     recipe: str | None = None
     profiles: tuple[str, ...] = ()
-    cuda: tuple[CudaVersion, ...] = ()
+    cuda: tuple[ToolkitVersion, ...] = ()
     torch: tuple[TorchVersion, ...] = ()
     python: tuple[PythonVersion, ...] = ()
     engine: str | None = None

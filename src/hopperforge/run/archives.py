@@ -5,12 +5,13 @@ Dangerous members are refused whether or not they were wanted: an archive that h
 
 import contextlib
 import os
+import re
 import shutil
 import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 from typing import IO, Final, TypeAlias
@@ -22,6 +23,10 @@ MemberFilter: TypeAlias = Callable[[PurePosixPath], PurePosixPath | None]
 """Says where a member goes below the target folder, or None to leave it out."""
 
 _EXECUTABLE: Final = 0o111
+_AR_MAGIC: Final = b"!<arch>\n"
+_AR_HEADER: Final = 60
+_AR_END: Final = b"`\n"
+_DEB_CONTENT: Final = re.compile(r"data\.tar(\.(gz|bz2|xz))?/?")
 _CHUNK: Final = 1 << 20
 
 
@@ -70,6 +75,48 @@ def unpack_zip(archive: Path, into: Path, member_filter: MemberFilter = everythi
             if wanted is not None and not member.is_dir():
                 with package.open(member) as content:
                     _write_member(archive, member.filename, content, into / wanted, mode)
+
+
+def unpack_deb(archive: Path, into: Path, members: Mapping[str, str]) -> None:
+    """Unpack files of a Debian package below `into`: `members` maps each to its place there.
+
+    Reading ends with the last of them, for such a package may be gigabytes; so call it for verified files only.
+    SourceError as for `unpack_tar`, and for a file that the package lacks. Links of a package may be absolute, for
+    their root is the system it is made for; none is unpacked.
+    """
+    missing = {PurePosixPath(member): PurePosixPath(place) for member, place in members.items()}
+    with _reading(archive), storage_guard(into), archive.open("rb") as file:
+        _find_deb_content(archive, file)
+        with tarfile.open(fileobj=file, mode="r|*") as tar:
+            for member in tar:
+                name = _checked_name(archive, member.name)
+                if not member.issym():
+                    _check_kind(archive, member, name)
+                if name not in missing:
+                    continue
+                if not member.isreg():
+                    raise _refusal(archive, member.name, "is wanted as a file, and is none")
+                _write_member(
+                    archive, member.name, _content(archive, tar, member), into / missing.pop(name), member.mode
+                )
+                if not missing:
+                    return
+    lacks = ", ".join(str(name) for name in missing)
+    raise SourceError(f"{archive.name} is not what was expected: it lacks {lacks}", detail=[f"at {archive}"])
+
+
+def _find_deb_content(archive: Path, file: IO[bytes]) -> None:
+    """Go to the tar of files in a Debian package, which is an ar archive; the tar is its last member."""
+    if file.read(len(_AR_MAGIC)) != _AR_MAGIC:
+        raise _damaged(archive, "it is no Debian package")
+    while header := file.read(_AR_HEADER):
+        name, size = header[:16].decode("ascii", "replace").strip(), header[48:58].strip()
+        if header[58:] != _AR_END or not size.isdigit():
+            break
+        if _DEB_CONTENT.fullmatch(name):
+            return
+        file.seek(int(size) + int(size) % 2, os.SEEK_CUR)
+    raise _damaged(archive, "it holds no data.tar that can be read")
 
 
 @contextlib.contextmanager

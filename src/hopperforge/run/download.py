@@ -1,7 +1,8 @@
-"""Fetching pinned files from the package index the machine's pip is set up for, into a cache ordered by hash.
+"""Fetching pinned files into a cache ordered by hash, from the machine's package index or from an address.
 
-A file is taken by its exact name and counts only when its sha256 is the pinned one, whoever served it and
-however long it has been lying here.
+The index is the one pip is set up for, and connections follow pip's settings whatever the address. A file is taken by
+its exact name and counts only when its sha256 is the pinned one, whoever served it and however long it has been lying
+here. Debian packages, which apt fetches, are in `run.debian`.
 """
 
 import contextlib
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final, cast
+from urllib.parse import urlsplit, urlunsplit
 
 import httpx2
 from unearth import Link, PackageFinder
@@ -47,18 +49,63 @@ def fetch_all(
     """
     with contextlib.ExitStack() as stack:
         index: _Index | None = None
-        paths = []
-        for file in files:
-            final = cached_path(file, workspace)
-            folder = final.parent
-            wait = partial(workspace.reporter.note, f"waiting for another run that fetches {file.filename}")
-            with Lock(folder.with_name(f"{folder.name}.lock"), on_wait=wait):
-                if not _have(file, final, workspace):
-                    index = index or stack.enter_context(_open_index(workspace))
-                    sweep(folder, file.filename)
-                    index.fetch(file, final, unreachable)
-            paths.append(final)
-    return paths
+
+        def get(file: PinnedFile, final: Path) -> None:
+            nonlocal index
+            index = index or stack.enter_context(_open_index(workspace))
+            index.fetch(file, final, unreachable)
+
+        return [_cached(file, workspace, get) for file in files]
+
+
+def fetch_address(address: str, sha256: str, workspace: Workspace) -> Path:
+    """Give the path in the cache of the file that an address has, fetched if it is not there.
+
+    SourceError for content with another sha256; ToolError if the address does not answer or has no such file.
+    """
+    file = PinnedFile(project="", filename=address.rpartition("/")[2], sha256=sha256)
+    return _cached(file, workspace, lambda file, final: download(address, file, final, workspace))
+
+
+def download(address: str, file: PinnedFile, final: Path, workspace: Workspace) -> None:
+    """Put the file that an address has at `final`, outside the cache; errors as for `fetch_address`."""
+    settings = read_pip_settings(workspace.environ, make_folder(workspace.cache))
+    place = without_credentials(address)
+    try:
+        with _client(settings) as client:
+            _Download(client, workspace.reporter.note).get(address, file, final)
+    except _WrongContentError as error:
+        raise _wrong_content(file, [f"{place}: {error}"]) from error
+    except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
+        raise ToolError(
+            f"{file.filename} cannot be fetched from {place.rpartition('/')[0]}: {_explain(error)}",
+            hint="python -m pip config list   # check proxy and cert; then run the same command again",
+        ) from error
+
+
+def without_credentials(address: str) -> str:
+    """Give an address as it may be shown."""
+    parts = urlsplit(address)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def _cached(file: PinnedFile, workspace: Workspace, get: Callable[[PinnedFile, Path], None]) -> Path:
+    """Give the path of a file in the cache; `get` puts it there if it is missing or damaged."""
+    final = cached_path(file, workspace)
+    folder = final.parent
+    wait = partial(workspace.reporter.note, f"waiting for another run that fetches {file.filename}")
+    with Lock(folder.with_name(f"{folder.name}.lock"), on_wait=wait):
+        if not _have(file, final, workspace):
+            sweep(folder, file.filename)
+            get(file, final)
+    return final
+
+
+def _wrong_content(file: PinnedFile, problems: Sequence[str]) -> SourceError:
+    return SourceError(
+        f"{file.filename} is not the file that is pinned: its sha256 differs; nothing of it was kept",
+        detail=[f"pinned: sha256 {file.sha256}", *problems],
+    )
 
 
 def cached_path(file: PinnedFile, workspace: Workspace) -> Path:
@@ -115,7 +162,7 @@ class _Index:
     def __init__(self, settings: PipSettings, client: PyPIClient, workspace: Workspace) -> None:
         self._settings = settings
         self._client = client
-        self._reporter = workspace.reporter
+        self._download = _Download(client, workspace.reporter.note)
 
     def fetch(self, file: PinnedFile, final: Path, unreachable: type[HopperforgeError]) -> None:
         """Put the file at `final` from the first place that has it with the right sha256."""
@@ -124,7 +171,8 @@ class _Index:
         for source in self._settings.sources:
             try:
                 for link in self._links(file, source, problems):
-                    self._download(link, file, final)
+                    _check_announced(link, file)
+                    self._download.get(link.url_without_fragment, file, final)
                     return
             except _WrongContentError as error:
                 wrong = True
@@ -132,8 +180,7 @@ class _Index:
             except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
                 problems.append(f"{source.setting}: {_explain(error)}")
         if wrong:
-            message = f"{file.filename} is not the file that is pinned: its sha256 differs; nothing of it was kept"
-            raise SourceError(message, detail=[f"pinned: sha256 {file.sha256}", *problems])
+            raise _wrong_content(file, problems)
         raise unreachable(
             f"{file.filename} cannot be fetched from the package index",
             detail=problems or ["pip's configuration names no place to look in (no-index)"],
@@ -165,25 +212,36 @@ class _Index:
                 finder.add_find_links(source.place)
         return finder
 
-    def _download(self, link: Link, file: PinnedFile, final: Path) -> None:
-        announced = (link.hash_option or {}).get("sha256")
-        if announced and file.sha256 not in announced:
-            raise _WrongContentError(f"announces sha256 {announced[0]}")
+
+def _check_announced(link: Link, file: PinnedFile) -> None:
+    announced = (link.hash_option or {}).get("sha256")
+    if announced and file.sha256 not in announced:
+        raise _WrongContentError(f"announces sha256 {announced[0]}")
+
+
+class _Download:
+    """Brings one file from one address, tried again where a connection breaks."""
+
+    def __init__(self, client: PyPIClient, note: Callable[[str], None]) -> None:
+        self._client = client
+        self._note = note
+
+    def get(self, address: str, file: PinnedFile, final: Path) -> None:
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                self._stream(link, file, final)
+                self._stream(address, file, final)
             except (httpx2.ReadError, httpx2.ReadTimeout, httpx2.RemoteProtocolError) as error:
                 if attempt == ATTEMPTS:
                     raise
-                self._reporter.note(f"{file.filename}: {_explain(error)}; trying again")
+                self._note(f"{file.filename}: {_explain(error)}; trying again")
             else:
                 return
 
-    def _stream(self, link: Link, file: PinnedFile, final: Path) -> None:
+    def _stream(self, address: str, file: PinnedFile, final: Path) -> None:
         digest = hashlib.sha256()
-        with self._client.get_stream(link.url_without_fragment) as response:
+        with self._client.get_stream(address) as response:
             response.raise_for_status()
-            meter = _Meter(self._reporter.note, file.filename, response.headers.get("Content-Length"))
+            meter = _Meter(self._note, file.filename, response.headers.get("Content-Length"))
             with writing(final) as stream:
                 for chunk in response.iter_bytes(_CHUNK):
                     digest.update(chunk)

@@ -178,7 +178,7 @@ def _build_info(inputs: FrontInputs) -> str:
     facts: dict[str, object] = {
         "VERSION": build.version,
         "PROFILE": build.profile.name,
-        "CUDA": str(build.cuda),
+        "CUDA": str(build.cuda.cuda),
         "DRIVER": inputs.toolkit_fact.driver,
         "TORCH": str(build.torch),
         "TORCH_ABI": build.abi.value,
@@ -198,7 +198,7 @@ def _job(inputs: FrontInputs, pack: KernelPack | None, torch: TorchKit, sizing: 
     return ApiJob(
         mode="inline" if build.kernels is Kernels.INLINE else "pack",
         root=folder,
-        cuda=str(build.cuda),
+        cuda=str(build.cuda.cuda),
         cuda_home=inputs.toolkit.root,
         torch=torch.root / "torch",
         torch_release=torch.release,

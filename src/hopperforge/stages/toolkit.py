@@ -1,7 +1,7 @@
-"""The toolkit stage: a CUDA compiler from the machine or from package-index wheels, known by its fingerprint.
+"""The toolkit stage: a CUDA compiler from one of its origins, known by its fingerprint.
 
-Where it lies and who installed it do not matter: equal bytes have an equal key. The host compiler is in
-`stages.host_compiler`.
+Where it lies and who installed it do not matter: equal bytes have an equal key. Putting one together from what is
+fetched is in `stages.toolkit_assembly`, the host compiler in `stages.host_compiler`.
 """
 
 import os
@@ -9,22 +9,19 @@ import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Final
 
-from hopperforge.errors import SourceError, ToolError
-from hopperforge.model.keys import content_key
+from hopperforge.errors import ToolError
 from hopperforge.model.matrix import Matrix
 from hopperforge.model.request import ToolkitChoice
 from hopperforge.model.toolkit import Toolkit, ToolkitFact, ToolkitOrigin
-from hopperforge.model.versions import CudaVersion
-from hopperforge.run.archives import unpack_zip
-from hopperforge.run.download import fetch_all
+from hopperforge.model.versions import CudaVersion, ToolkitVersion
 from hopperforge.run.files import make_folder
 from hopperforge.run.process import run
 from hopperforge.run.workspace import Workspace
 from hopperforge.stages.fingerprint import fingerprint
-from hopperforge.stages.unpacked import receipt_path, unpack_once
+from hopperforge.stages.toolkit_assembly import FETCHED, assemble_toolkit, is_assembled, origin_is_declared
 
 PARTS: Final = {
     "nvcc": "bin/nvcc",
@@ -39,6 +36,12 @@ PARTS: Final = {
 }
 """The files of a toolkit that decide an object's or a library's bytes, by the name they have in a fingerprint."""
 
+_ORIGINS: Final = {
+    ToolkitChoice.AUTO: (ToolkitOrigin.SYSTEM, *FETCHED),
+    ToolkitChoice.SYSTEM: (ToolkitOrigin.SYSTEM,),
+    ToolkitChoice.REGISTRY: (ToolkitOrigin.REGISTRY,),
+    ToolkitChoice.REDIST: (ToolkitOrigin.REDIST,),
+}
 _RUNTIME_HEADER: Final = "include/cuda_runtime.h"
 _CCCL_HEADERS: Final = ("include/cccl/cuda/std/cstdint", "include/cuda/std/cstdint")
 _RELEASE: Final = re.compile(r"release (?P<version>\d+\.\d+), V(?P<release>\d+\.\d+\.\d+)")
@@ -61,33 +64,25 @@ class _UnusableError(Exception):
 def obtain_toolkit(fact: ToolkitFact, choice: ToolkitChoice, workspace: Workspace) -> Toolkit:
     """Give the toolkit `fact` describes from the origins that `choice` and the matrix allow.
 
-    AUTO takes the machine's own if it has the right version and is complete, else the registry's. ToolError,
-    with the reason of every origin asked, if none has it; SourceError if a wheel is not the pinned one.
+    AUTO takes the machine's own if it has the right version and is complete, else the registry's, else NVIDIA's
+    archives. ToolError, with the reason of every origin asked, if none has it; SourceError if a file is not the
+    pinned one.
     """
     reasons: list[str] = []
-    if choice is not ToolkitChoice.REGISTRY:
+    hint = f"export CUDA_HOME=/path/to/cuda-{fact.version.cuda}"
+    for origin in _ORIGINS[choice]:
         try:
-            return _system_toolkit(fact, workspace)
+            if origin is ToolkitOrigin.SYSTEM:
+                return _system_toolkit(fact, workspace)
+            return _assembled_toolkit(fact, origin, workspace)
         except _UnusableError as reason:
-            reasons.append(f"system: {reason}")
-    if choice is not ToolkitChoice.SYSTEM:
-        try:
-            return _registry_toolkit(fact, workspace)
-        except _UnusableError as reason:
-            reasons.append(f"registry: {reason}")
+            reasons.append(f"{origin}: {reason}")
         except ToolError as error:
-            reasons += [f"registry: {error.sentence}", *(f"  {line}" for line in error.detail)]
-    raise ToolError(
-        f"there is no CUDA {fact.version} toolkit to compile with",
-        detail=reasons,
-        hint=_remedy(fact, choice),
-    )
-
-
-def _remedy(fact: ToolkitFact, choice: ToolkitChoice) -> str:
-    if choice is not ToolkitChoice.SYSTEM and fact.wheels:
-        return "python -m pip config list   # check index-url, proxy and cert, or set CUDA_HOME to a complete toolkit"
-    return f"export CUDA_HOME=/path/to/cuda-{fact.version}"
+            reasons += [f"{origin}: {error.sentence}", *(f"  {line}" for line in error.detail)]
+            hint = error.hint or hint
+    if ToolkitOrigin.IMAGE in fact.origins:
+        reasons.append(f"image: {fact.image} is for engines that run containers")
+    raise ToolError(f"there is no CUDA {fact.version} toolkit to compile with", detail=reasons, hint=hint)
 
 
 def find_system_toolkit(workspace: Workspace) -> Toolkit | None:
@@ -96,35 +91,42 @@ def find_system_toolkit(workspace: Workspace) -> Toolkit | None:
         found = _inspect_system(workspace)
     except _UnusableError:
         return None
-    return _identified(found, ToolkitOrigin.SYSTEM, workspace)
+    return _identified(found, ToolkitVersion.of(found.version), ToolkitOrigin.SYSTEM, workspace)
 
 
-def toolkits_at_hand(matrix: Matrix, choice: ToolkitChoice, workspace: Workspace) -> Mapping[CudaVersion, str]:
-    """Say where each toolkit of the matrix would come from: "system /usr/local/cuda", "cached" or "registry".
+def toolkits_at_hand(matrix: Matrix, choice: ToolkitChoice, workspace: Workspace) -> Mapping[ToolkitVersion, str]:
+    """Say where each toolkit of the matrix would come from: "system FOLDER", "cached", "registry" or "redist".
 
     Ascending by version; a toolkit that no origin allowed by `choice` has is left out. Offline and quick: nothing is
     hashed.
     """
     try:
-        system = _inspect_system(workspace) if choice is not ToolkitChoice.REGISTRY else None
+        system = _inspect_system(workspace) if ToolkitOrigin.SYSTEM in _ORIGINS[choice] else None
     except _UnusableError:
         system = None
     at_hand = {}
     for version, fact in matrix.toolkits.items():
-        if system is not None and system.version == version and ToolkitOrigin.SYSTEM in fact.origins:
+        fetched = [origin for origin in _ORIGINS[choice] if origin_is_declared(fact, origin)]
+        if system is not None and _is_it(system, fact):
             at_hand[version] = f"system {system.root}"
-        elif choice is not ToolkitChoice.SYSTEM and ToolkitOrigin.REGISTRY in fact.origins and fact.wheels:
-            at_hand[version] = "cached" if receipt_path(_registry_folder(fact, workspace)).is_file() else "registry"
+        elif any(is_assembled(fact, origin, workspace) for origin in fetched):
+            at_hand[version] = "cached"
+        elif fetched:
+            at_hand[version] = fetched[0].value
     return at_hand
+
+
+def _is_it(system: _Found, fact: ToolkitFact) -> bool:
+    return ToolkitVersion.of(system.version) == fact.version and ToolkitOrigin.SYSTEM in fact.origins
 
 
 def _system_toolkit(fact: ToolkitFact, workspace: Workspace) -> Toolkit:
     if ToolkitOrigin.SYSTEM not in fact.origins:
         raise _UnusableError(f"matrix.yaml does not allow this origin for CUDA {fact.version}")
     found = _inspect_system(workspace)
-    if found.version != fact.version:
+    if not _is_it(found, fact):
         raise _UnusableError(f"{found.root} is CUDA {found.version}")
-    return _identified(found, ToolkitOrigin.SYSTEM, workspace)
+    return _identified(found, fact.version, ToolkitOrigin.SYSTEM, workspace)
 
 
 def _inspect_system(workspace: Workspace) -> _Found:
@@ -177,54 +179,19 @@ def _ask(argv: list[str], workspace: Workspace) -> list[str]:
     return lines
 
 
-def _registry_toolkit(fact: ToolkitFact, workspace: Workspace) -> Toolkit:
-    if ToolkitOrigin.REGISTRY not in fact.origins or not fact.wheels:
-        raise _UnusableError(f"matrix.yaml names no wheels for CUDA {fact.version}")
-    folder = _registry_folder(fact, workspace)
-    unpack_once(
-        folder,
-        what=f"CUDA {fact.version}",
-        fill=lambda work: _unpack_wheels(fact, work, workspace),
-        identify=lambda done: _fingerprint(_toolkit_root(done), workspace),
-        workspace=workspace,
-    )
-    found = _inspect(_toolkit_root(folder), workspace)
+def _assembled_toolkit(fact: ToolkitFact, origin: ToolkitOrigin, workspace: Workspace) -> Toolkit:
+    if not origin_is_declared(fact, origin):
+        raise _UnusableError(f"matrix.yaml names nothing to fetch for CUDA {fact.version}")
+    root = assemble_toolkit(fact, origin, lambda root: _fingerprint(root, workspace), workspace)
+    found = _inspect(root, workspace)
     if found.release != fact.release:
         raise _UnusableError(f"its nvcc is {found.release}, and matrix.yaml says {fact.release}")
-    return _identified(found, ToolkitOrigin.REGISTRY, workspace)
+    return _identified(found, fact.version, origin, workspace)
 
 
-def _registry_folder(fact: ToolkitFact, workspace: Workspace) -> Path:
-    wheels = sorted(wheel.sha256 for wheel in fact.wheels)
-    return workspace.toolkits / content_key("registry-toolkit", {"wheels": wheels})
-
-
-def _unpack_wheels(fact: ToolkitFact, folder: Path, workspace: Workspace) -> None:
-    for wheel in fetch_all(fact.wheels, workspace):
-        unpack_zip(wheel, folder, _toolkit_member)
-    root = _toolkit_root(folder)
-    # What nvcc and linkers expect, and wheels cannot hold: links.
-    (root / "lib64").symlink_to("lib")
-    for library in root.glob("lib/libcudart.so.*"):
-        library.with_name("libcudart.so").symlink_to(library.name)
-    workspace.reporter.note(f"unpacked CUDA {fact.version} from {len(fact.wheels)} wheels")
-
-
-def _toolkit_member(member: PurePosixPath) -> PurePosixPath | None:
-    """Take nvidia/<toolkit>/...: the rest is each wheel's metadata."""
-    return member if member.parts[0] == "nvidia" and len(member.parts) > 3 else None  # noqa: PLR2004
-
-
-def _toolkit_root(folder: Path) -> Path:
-    roots = sorted(nvcc.parent.parent for nvcc in folder.glob("nvidia/*/bin/nvcc"))
-    if len(roots) != 1:
-        raise SourceError(f"the toolkit's wheels hold {len(roots)} toolkits instead of one", detail=[f"in {folder}"])
-    return roots[0]
-
-
-def _identified(found: _Found, origin: ToolkitOrigin, workspace: Workspace) -> Toolkit:
+def _identified(found: _Found, version: ToolkitVersion, origin: ToolkitOrigin, workspace: Workspace) -> Toolkit:
     return Toolkit(
-        version=found.version,
+        version=version,
         release=found.release,
         origin=origin,
         root=found.root,

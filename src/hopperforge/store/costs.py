@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hopperforge.model.keys import canonical_json
 from hopperforge.model.pack import Cost, Unit
-from hopperforge.model.versions import CudaVersion
+from hopperforge.model.versions import ToolkitVersion
 from hopperforge.report import Reporter
 from hopperforge.run.files import Lock, storage_guard, write_atomic
 
@@ -55,7 +55,7 @@ class CostTable:
     learned: tuple[CostEntry, ...]
     shipped: tuple[CostEntry, ...]
 
-    def expect(self, unit: Unit, toolkit: CudaVersion) -> Cost:
+    def expect(self, unit: Unit, toolkit: ToolkitVersion) -> Cost:
         """The expected cost of a unit.
 
         | known                                             | answer                               |
@@ -110,7 +110,7 @@ def _learned(store: Path, reporter: Reporter) -> tuple[CostEntry, ...]:
     return tuple(table.entries)
 
 
-def learn(store: Path, *, unit: Unit, toolkit: CudaVersion, cost: Cost, reporter: Reporter) -> None:
+def learn(store: Path, *, unit: Unit, toolkit: ToolkitVersion, cost: Cost, reporter: Reporter) -> None:
     """Keep what a unit cost, in place of what was learned before for the same unit, toolkit and switches."""
     entry = CostEntry(
         toolkit=str(toolkit),

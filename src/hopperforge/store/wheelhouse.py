@@ -115,7 +115,12 @@ class Wheelhouse:
             return record
         if old.wheel.sha256 == record.wheel.sha256:
             return record.with_gpu(old.gpu) if record.gpu is None and old.gpu is not None else record
-        if old.build_key == record.build_key:
+        if old.toolkit.version != record.toolkit.version:
+            self._reporter.warn(
+                f"{record.wheel.file} of CUDA {record.toolkit.version} replaces the package of the same name that was "
+                f"compiled with CUDA {old.toolkit.version} on {old.created}"
+            )
+        elif old.build_key == record.build_key:
             self._reporter.warn(
                 f"{record.wheel.file} came out with other bytes from the same inputs: "
                 f"{old.wheel.sha256} before, {record.wheel.sha256} now"

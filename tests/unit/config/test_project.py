@@ -12,7 +12,7 @@ from hopperforge.model.profile import Budget, Profile
 from hopperforge.model.recipe import Cudart, PackageNames
 from hopperforge.model.toolkit import PinnedFile, ToolkitFact, ToolkitOrigin
 from hopperforge.model.upstream import GitOrigin, SdistOrigin, UpstreamPin
-from hopperforge.model.versions import CudaVersion, PythonVersion, TorchVersion
+from hopperforge.model.versions import CudaVersion, PythonVersion, ToolkitVersion, TorchVersion
 
 GOOD = Path(__file__).parents[2] / "data" / "config" / "good"
 SHA256 = "a" * 64
@@ -41,8 +41,8 @@ def problems(root: Path) -> tuple[str, ...]:
 
 def test_the_toolkit(root: Path) -> None:
     assert load_project(root).matrix.toolkits == {
-        CudaVersion(13, 0): ToolkitFact(
-            version=CudaVersion(13, 0),
+        ToolkitVersion.parse("13.0"): ToolkitFact(
+            version=ToolkitVersion.parse("13.0"),
             release="13.0.88",
             driver="580.65.06",
             gcc_max=15,

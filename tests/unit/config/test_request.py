@@ -9,7 +9,7 @@ from hopperforge.config.project import Project, load_project
 from hopperforge.config.request import WORDS, parse_keyed, parse_memory, parse_words
 from hopperforge.errors import InputError
 from hopperforge.model.request import Kernels, Request, ToolkitChoice
-from hopperforge.model.versions import CudaVersion, PythonVersion, TorchVersion
+from hopperforge.model.versions import PythonVersion, ToolkitVersion, TorchVersion
 
 GOOD = Path(__file__).parents[2] / "data" / "config" / "good"
 
@@ -41,7 +41,7 @@ def test_every_word_is_read(project: Project) -> None:
     assert parse_words(words.split(), project) == Request(
         recipe="small",
         profiles=("whole-set", "tiny"),
-        cuda=(CudaVersion(13, 0),),
+        cuda=(ToolkitVersion.parse("13.0"),),
         torch=(TorchVersion(2, 10), TorchVersion(2, 9)),
         python=(PythonVersion(3, 10),),
         engine="host",
