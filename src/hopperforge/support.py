@@ -4,11 +4,11 @@ Made from the matrix, this machine's situation and the records of a wheelhouse; 
 shown as never built.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeVar
 
 from packaging.version import Version
 
@@ -21,6 +21,8 @@ from hopperforge.model.versions import PythonVersion, ToolkitVersion, TorchVersi
 from hopperforge.model.wheel import ImportProof
 from hopperforge.pairing import pair, reason_of_facts
 from hopperforge.planning import Situation, collapse, find_recipe, judge_each
+
+_V = TypeVar("_V", TorchVersion, PythonVersion, ToolkitVersion)
 
 
 class State(StrEnum):
@@ -44,7 +46,8 @@ class State(StrEnum):
 class Row:
     """A toolkit and a torch on a platform: the wheel that serves them, its Pythons, and how far it is.
 
-    `proofs` are sentences; `reason` says why this machine cannot build it, None where it can.
+    `proofs` are clauses; `reason` says why this machine cannot build it, None where it can; `origin` is then where the
+    toolkit is ("system /usr/local/cuda", "cached") or would be fetched from ("registry", "redist").
     """
 
     profile: str
@@ -56,6 +59,7 @@ class Row:
     state: State
     proofs: tuple[str, ...]
     reason: str | None
+    origin: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,14 +113,15 @@ def _platform_rows(
     verdicts = judge_each(project, request, replace(situation, platform=platform))
     accepted = [verdict for verdict in verdicts if isinstance(verdict, Accepted)]
     against = {verdict.cell: verdict.reason for verdict in verdicts if isinstance(verdict, Rejected)}
+    possible = [*accepted, *(found for cell in against if (found := _possible(cell, project, request)) is not None)]
     if platform != situation.platform:
         against |= {found.cell: f"this machine is {situation.platform}" for found in accepted}
-    possible = [*accepted, *(found for cell in against if (found := _possible(cell, project, request)) is not None)]
     rows = []
     for build in collapse(project.matrix, recipe, possible, request.kernels):
         served = [record for record in records if _is_of(record, build)]
         for torch, cells in groupby(build.cells, key=lambda found: found.cell.torch):
-            rows.append(_row(build, torch, [found.cell for found in cells], served, against))
+            row = _row(build, torch, [found.cell for found in cells], served, against)
+            rows.append(row if row.reason else replace(row, origin=situation.toolkits_at_hand.get(build.cuda)))
     return rows
 
 
@@ -153,6 +158,7 @@ def _row(
         state=state,
         proofs=proofs,
         reason=reasons[0] if len(reasons) == len(cells) else None,
+        origin=None,
     )
 
 
@@ -187,14 +193,27 @@ COLUMNS = ("profile", "cuda", "torch", "python", "platform", "wheel", "state")
 
 def text_rows(support: Support) -> list[tuple[str, ...]]:
     """Write the rows as cells of text under COLUMNS; neighbours that differ in torch alone share a row."""
-    groups = groupby(support.rows, key=lambda row: replace(row, torch=TorchVersion(0, 0)))
+    torches = sorted({row.torch for row in support.rows} | {gap.torch for gap in support.gaps})
+    pythons = sorted({python for row in support.rows for python in row.pythons})
     lines: list[tuple[str, ...]] = []
-    for shared, rows in groups:
-        state = shared.state + (f": {', '.join(shared.proofs)}" if shared.proofs else "")
-        torch = span([row.torch for row in rows])
-        python = span(shared.pythons)
-        lines.append((shared.profile, str(shared.cuda), torch, python, shared.platform, shared.version, state))
+    for shared, group in groupby(support.rows, key=lambda row: replace(row, torch=TorchVersion(0, 0), version="")):
+        rows = list(group)
+        versions = list(dict.fromkeys(row.version for row in rows))
+        more = f" and {len(versions) - 1} more" if len(versions) > 1 else ""
+        torch, python = runs([row.torch for row in rows], torches), runs(shared.pythons, pythons)
+        wheel = versions[0] + more
+        lines.append((shared.profile, str(shared.cuda), torch, python, shared.platform, wheel, _state_text(shared)))
     return lines
+
+
+def _state_text(row: Row) -> str:
+    match row.state:
+        case State.PROVEN:
+            return f"{row.state}: {', '.join(row.proofs)}"
+        case State.HERE if row.origin is not None:
+            return f"{row.state}, toolkit: {row.origin}"
+        case _:
+            return row.state
 
 
 def text_reasons(support: Support) -> list[str]:
@@ -219,16 +238,18 @@ def _listed(title: str, reasons: Iterable[str | None]) -> list[str]:
     return ["", title, *lines] if lines else []
 
 
-def span(versions: Sequence[TorchVersion | PythonVersion | ToolkitVersion]) -> str:
-    """Write ascending versions as people say them: the first and the last of several."""
-    return str(versions[0]) if len(versions) == 1 else f"{versions[0]} - {versions[-1]}"
+def runs(versions: Collection[_V], within: Iterable[_V]) -> str:
+    """Write versions as people say them: the first and the last of those that follow each other in `within`."""
+    groups = groupby(within, key=lambda version: version in versions)
+    kept = [list(group) for inside, group in groups if inside]
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]} - {run[-1]}" for run in kept)
 
 
 def support_document(support: Support) -> dict[str, JsonValue]:
     """Render the table for `--json`; versions are strings, `reason` is null where this machine can build the row.
 
     - recipe
-    - rows: a list of {profile, cuda, torch, platform, pythons, version, state, proofs, reason}
+    - rows: a list of {profile, cuda, torch, platform, pythons, version, state, proofs, reason, origin}
     - gaps: a list of {cuda, torch, reason}
     - declared: by platform that nothing is built for, the reason
     """
@@ -251,4 +272,5 @@ def _row_document(row: Row) -> dict[str, JsonValue]:
         "state": row.state.value,
         "proofs": list(row.proofs),
         "reason": row.reason,
+        "origin": row.origin,
     }
