@@ -8,7 +8,7 @@ import pytest
 
 from hopperforge.config.project import MATRIX, UPSTREAM, Project, load_project
 from hopperforge.model.profile import Profile
-from hopperforge.model.toolkit import PinnedFile
+from hopperforge.model.toolkit import PinnedFile, ToolkitOrigin
 from hopperforge.model.upstream import SdistOrigin
 from hopperforge.model.versions import ToolkitVersion, TorchVersion
 from hopperforge.pairing import reason_of_facts
@@ -24,7 +24,10 @@ def project() -> Project:
 
 def pinned_files(project: Project) -> Iterator[PinnedFile]:
     for toolkit in project.matrix.toolkits.values():
-        yield from toolkit.wheels
+        if toolkit.ptxas is not None:  # the rest is that of the plain toolkit
+            yield toolkit.ptxas
+        else:
+            yield from toolkit.wheels
     for torch in project.matrix.torches.values():
         if torch.wheel is not None:
             yield torch.wheel
@@ -76,7 +79,10 @@ def test_every_profile_keeps_a_head_dimension(project: Project) -> None:
 
 def test_every_pinned_file_has_a_sha256(project: Project) -> None:
     sdists = [origin for pin in project.pins.values() for origin in pin.origins if isinstance(origin, SdistOrigin)]
+    plain = [toolkit for toolkit in project.matrix.toolkits.values() if toolkit.ptxas is None]
     hashes = [file.sha256 for file in pinned_files(project)] + [origin.sha256 for origin in sdists]
+    hashes += [package.sha256 for toolkit in plain for package in toolkit.debian]
+    hashes += [toolkit.redist.sha256 for toolkit in plain if toolkit.redist is not None]
     assert len(hashes) > len(sdists) > 0
     assert [sha256 for sha256 in hashes if not SHA256.fullmatch(sha256)] == []
     assert len(set(hashes)) == len(hashes)
@@ -84,13 +90,28 @@ def test_every_pinned_file_has_a_sha256(project: Project) -> None:
 
 def test_every_toolkit_has_compiler_runtime_and_headers(project: Project) -> None:
     for toolkit in project.matrix.toolkits.values():
-        assert {wheel.project for wheel in toolkit.wheels} == {
-            "nvidia-cuda-nvcc",
-            "nvidia-cuda-crt",
-            "nvidia-nvvm",
-            "nvidia-cuda-runtime",
-            "nvidia-cuda-cccl",
-        }
+        projects = {wheel.project for wheel in toolkit.wheels}
+        if ToolkitOrigin.REGISTRY not in toolkit.origins:
+            assert toolkit.redist is not None
+            assert set(toolkit.redist.components) >= {"cuda_nvcc", "cuda_cudart", "cuda_cccl"}
+        elif toolkit.version.cuda.major == 12:
+            assert projects == {"nvidia-cuda-nvcc-cu12", "nvidia-cuda-runtime-cu12", "nvidia-cuda-cccl-cu12"}
+            taken = {place for package in toolkit.debian for place in package.members.values()}
+            assert taken >= {"bin/nvcc", "bin/cudafe++", "bin/fatbinary", "nvvm/bin/cicc", "lib/libcudart_static.a"}
+        else:
+            assert projects == {
+                "nvidia-cuda-nvcc",
+                "nvidia-cuda-crt",
+                "nvidia-nvvm",
+                "nvidia-cuda-runtime",
+                "nvidia-cuda-cccl",
+            }
+
+
+def test_a_toolkit_runs_on_every_driver_of_its_cuda_major(project: Project) -> None:
+    """A static runtime in machine code for named GPUs: minor version compatibility holds."""
+    floors = {(toolkit.version.cuda.major, toolkit.driver) for toolkit in project.matrix.toolkits.values()}
+    assert floors == {(12, "525.60.13"), (13, "580.65.06")}
 
 
 def test_every_pin_of_a_recipe_has_a_patch_series(project: Project) -> None:

@@ -17,7 +17,7 @@ import pytest
 from hopperforge.config.project import load_project
 from hopperforge.errors import SourceError, ToolError
 from hopperforge.model.request import ToolkitChoice
-from hopperforge.model.toolkit import PinnedFile
+from hopperforge.model.toolkit import PinnedFile, ToolkitOrigin
 from hopperforge.model.upstream import SdistOrigin, UpstreamPin
 from hopperforge.model.versions import ToolkitVersion
 from hopperforge.report import Recorder
@@ -171,19 +171,39 @@ def test_every_pin_comes_from_the_package_index_with_the_pinned_trees(project_ro
         assert any(note.startswith("fetched ") for note in recorder.notes)
 
 
+@pytest.fixture(scope="module")
+def toolkits_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache for all toolkits: those with another ptxas are made from the plain one."""
+    return tmp_path_factory.mktemp("toolkits")
+
+
+REGISTRY = [
+    str(fact.version)
+    for fact in load_project(Path(__file__).parents[2]).matrix.toolkits.values()
+    if ToolkitOrigin.REGISTRY in fact.origins
+]
+
+
 @pytest.mark.timeout(600)
-def test_the_registrys_toolkit_compiles_for_the_gpu_and_links(project_root: Path, tmp_path: Path) -> None:
-    fact = load_project(project_root).matrix.toolkits[ToolkitVersion.parse("13.0")]
-    workspace, _ = _workspace(tmp_path, dict(os.environ))
+@pytest.mark.parametrize("name", REGISTRY)
+def test_a_registry_toolkit_compiles_for_the_gpu_and_links(
+    name: str, project_root: Path, toolkits_cache: Path, tmp_path: Path
+) -> None:
+    fact = load_project(project_root).matrix.toolkits[ToolkitVersion.parse(name)]
+    workspace, _ = _workspace(toolkits_cache, dict(os.environ))
     toolkit = obtain_toolkit(fact, ToolkitChoice.REGISTRY, workspace)
     assert toolkit.release == fact.release
     compiler = find_host_compiler(os.environ, fact.gcc_max)
     (tmp_path / "k.cu").write_text(
         "#include <cuda/std/cstdint>\n"
-        "__global__ void fill(cuda::std::uint32_t *p) { p[threadIdx.x] = threadIdx.x; }\n"
-        "int main() { fill<<<1, 32>>>(nullptr); return cudaGetLastError() == cudaSuccess ? 0 : 3; }\n"
+        "__global__ void fill(cuda::std::uint32_t *p) {\n"
+        '  asm volatile("wgmma.fence.sync.aligned;");\n'  # sm_90a alone has it
+        "  p[threadIdx.x] = threadIdx.x;\n"
+        "}\n"
+        "int main() { fill<<<1, 128>>>(nullptr); return cudaGetLastError() == cudaSuccess ? 0 : 3; }\n"
     )
-    command = [str(toolkit.nvcc), "-ccbin", str(compiler.path), "-arch=sm_90a", "-cudart", "static", "k.cu", "-o", "k"]
+    target = ("-gencode", "arch=compute_90a,code=sm_90a")
+    command = [str(toolkit.nvcc), "-ccbin", str(compiler.path), *target, "-cudart", "static", "k.cu", "-o", "k"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     needed = subprocess.run(["readelf", "-d", "k"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout

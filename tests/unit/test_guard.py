@@ -155,6 +155,13 @@ def test_driver_of_the_same_or_a_newer_major_passes(rules: ModuleType, runtime: 
     rules.require_driver(build(rules, "fa3-fwd", cuda=runtime), driver)
 
 
+def test_cuda_12_wheel_names_the_driver_of_cuda_12(rules: ModuleType) -> None:
+    assert sentence(rules.require_driver, build(rules, "fa3-fwd", cuda="12.4", driver="525.60.13"), 11080) == (
+        "this fa3-fwd holds the CUDA 12.4 runtime, which needs driver 525.60.13 or newer, and the driver found serves "
+        "CUDA 11.8: update the driver"
+    )
+
+
 @pytest.mark.parametrize(
     ("driver", "remedy"),
     [

@@ -200,7 +200,8 @@ def test_costs_are_measured_kept_and_expected_next_time(bench: Bench) -> None:
     (packed,) = bench.compile(units("a")).units
     assert packed.cost is not None
     assert 0.4 <= packed.cost.seconds < 5
-    assert 100_000 < packed.cost.peak_rss < 100_000_000
+    # Linux counts for a child what its parent held when it was started: here all that the tests have loaded so far.
+    assert 100_000 < packed.cost.peak_rss < 1_000_000_000
     learned = expected_seconds(units("a"), toolkit=bench.toolkit, sizing=bench.sizing, workspace=bench.workspace)
     assert learned == pytest.approx(packed.cost.seconds, abs=0.001)
 

@@ -10,8 +10,9 @@ from hopperforge.model.machine import Limit, Machine, Sizing
 from hopperforge.model.profile import Budget, Profile
 from hopperforge.model.recipe import Cudart, PackageNames, Recipe
 from hopperforge.model.request import Kernels, ToolkitChoice
+from hopperforge.model.toolkit import DebianPackage, PinnedFile, Redist, ToolkitFact, ToolkitOrigin
 from hopperforge.model.versions import CudaVersion, PythonVersion, ToolkitVersion, TorchVersion
-from hopperforge.plan_report import PackStatus, expected_text, plan_document, plan_lines
+from hopperforge.plan_report import PackStatus, expected_text, plan_document, plan_lines, toolkit_text
 
 GIBIBYTE = 2**30
 
@@ -177,6 +178,44 @@ def test_nothing_is_said_of_what_is_not_there() -> None:
     )
 
 
+WHEEL = PinnedFile(project="nvcc", filename="nvcc-12.9.86.whl", sha256="ab" * 32)
+TOOLKIT = ToolkitFact(
+    version=ToolkitVersion.parse("12.4+ptxas12.9"),
+    release="12.4.131",
+    driver="525.60.13",
+    gcc_max=13,
+    origins=(ToolkitOrigin.REGISTRY, ToolkitOrigin.REDIST),
+    wheels=(WHEEL, WHEEL),
+    debian=(DebianPackage(pool="pool/n/nvcc_12.4.deb", sha256="cd" * 32, members={"usr/bin/nvcc": "bin/nvcc"}),),
+    redist=Redist(manifest="https://example.org/redist/redistrib_12.4.1.json", sha256="ef" * 32, components=("a", "b")),
+    ptxas=WHEEL,
+)
+
+
+@pytest.mark.parametrize(
+    ("where", "text"),
+    [
+        ("cached", "cached"),
+        (
+            "registry",
+            (
+                "not on this machine, to be fetched: 2 wheels from the package index; nvcc_12.4.deb from a "
+                "Debian mirror; ptxas from nvcc-12.9.86.whl"
+            ),
+        ),
+        (
+            "redist",
+            (
+                "not on this machine, to be fetched: a, b of https://example.org/redist/redistrib_12.4.1.json; "
+                "ptxas from nvcc-12.9.86.whl"
+            ),
+        ),
+    ],
+)
+def test_a_toolkit_is_said_to_be_here_or_what_would_be_fetched(where: str, text: str) -> None:
+    assert toolkit_text(TOOLKIT, where) == f"CUDA 12.4+ptxas12.9, nvcc 12.4.131: {text}"
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
@@ -212,6 +251,7 @@ def test_the_document_survives_json_and_has_stable_names() -> None:
         "recipe": "fa3-fwd",
         "profile": "hdim128-bf16",
         "cuda": "12.4",
+        "toolkit": "CUDA 12.4: cached",
         "torch": "2.9",
         "abi": "stable",
         "platform": "linux_x86_64",

@@ -114,7 +114,8 @@ TORCHES = (
 )
 TOOLKITS = (
     toolkit_fact("12.4", ToolkitOrigin.SYSTEM),
-    toolkit_fact("12.8", ToolkitOrigin.SYSTEM),
+    toolkit_fact("12.4+ptxas12.9", ToolkitOrigin.REGISTRY),
+    toolkit_fact("12.8", ToolkitOrigin.SYSTEM, ToolkitOrigin.REDIST),
     toolkit_fact("13.0", ToolkitOrigin.SYSTEM, ToolkitOrigin.REGISTRY),
     toolkit_fact("13.2", ToolkitOrigin.SYSTEM, ToolkitOrigin.REGISTRY),
 )
@@ -397,14 +398,57 @@ def test_an_excluded_cell_is_rejected_with_the_reason_of_the_exclusion() -> None
 
 def test_a_toolkit_that_is_not_at_hand_is_rejected() -> None:
     assert reason_of(Request(cuda=cuda("12.4"), torch=torch("2.9"))) == (
-        "the CUDA 12.4 toolkit is not at hand; at hand: 13.0, 13.2"
+        "the CUDA 12.4 toolkit is not at hand; at hand: 13.0, 13.2; its origins: system"
     )
 
 
 def test_a_toolkit_of_the_wrong_origin_is_rejected() -> None:
     request = Request(cuda=cuda("13.0"), torch=torch("2.9"), toolkit=ToolkitChoice.SYSTEM)
 
-    assert reason_of(request) == "the CUDA 13.0 toolkit is not at hand with toolkit=system; at hand: none"
+    assert reason_of(request) == (
+        "the CUDA 13.0 toolkit is not at hand with toolkit=system; at hand: none; its origins: system, registry"
+    )
+
+
+def test_of_two_toolkits_with_one_label_the_newer_ptxas_stays_and_the_other_says_why() -> None:
+    here = situation(dict.fromkeys(cuda("12.4", "12.4+ptxas12.9"), "cached"))
+
+    plan = make_plan(PROJECT, Request(cuda=cuda("12.4", "12.4+ptxas12.9"), torch=torch("2.9")), here)
+
+    assert [(str(build.cuda), build.local_label) for build in plan.builds] == [("12.4+ptxas12.9", "cu124")]
+    assert [(str(found.cell.cuda), found.reason) for found in plan.rejected] == [
+        (
+            "12.4",
+            (
+                "its package has the same name as that of cuda=12.4+ptxas12.9; build it by itself, into a wheelhouse "
+                "of its own (HOPPERFORGE_WHEELHOUSE)"
+            ),
+        )
+    ]
+    alone = make_plan(PROJECT, Request(cuda=cuda("12.4"), torch=torch("2.9")), here)
+    assert [(str(build.cuda), build.local_label) for build in alone.builds] == [("12.4", "cu124")]
+
+
+def test_a_toolkit_with_another_ptxas_serves_the_torches_of_the_plain_one() -> None:
+    here = situation(dict.fromkeys(cuda("12.4+ptxas12.9"), "registry"))
+
+    plan = make_plan(PROJECT, Request(cuda=cuda("12.4+ptxas12.9"), torch=torch("2.9", "2.11")), here)
+
+    assert [(str(found.cell.torch), str(found.runtime)) for found in plan.builds[0].cells] == [
+        ("2.9", "12.8"),
+        ("2.11", "13.0"),
+    ]
+
+
+def test_what_is_only_in_nvidias_archives_is_left_for_last() -> None:
+    here = situation({TOOLKIT_130: "registry", **dict.fromkeys(cuda("12.8"), "redist")})
+
+    assert make_plan(PROJECT, Request(), here).defaults["cuda"].value == "13.0"
+    only = make_plan(PROJECT, Request(toolkit=ToolkitChoice.REDIST), here).defaults["cuda"]
+    assert (only.value, only.reason) == (
+        "12.8",
+        "the newest toolkit of NVIDIA's archives, as no other is at hand",
+    )
 
 
 def test_an_unpaired_toolkit_is_rejected_with_the_numbers() -> None:
@@ -463,7 +507,9 @@ def test_no_toolkit_at_hand_is_an_error_that_says_so() -> None:
     with pytest.raises(NothingToBuildError) as caught:
         make_plan(PROJECT, Request(), situation({}))
 
-    assert caught.value.detail[0] == "the CUDA 13.2 toolkit is not at hand; at hand: none"
+    assert caught.value.detail[0] == (
+        "the CUDA 13.2 toolkit is not at hand; at hand: none; its origins: system, registry"
+    )
 
 
 # The whole matrix.
@@ -523,10 +569,10 @@ def test_every_cell_of_the_matrix_is_judged_exactly_once() -> None:
     accepted, rejected = select(PROJECT, request, here)
 
     judged = [*(found.cell for found in accepted), *(found.cell for found in rejected)]
-    assert len(judged) == 2 * 4 * 6 * 7
+    assert len(judged) == 2 * 5 * 6 * 7
     assert set(judged) == asked_for(request, here)
-    # By hand, per profile: 2.9, 2.11 and 2.13 with 5 Pythons for each toolkit, 2.6 and 2.12 with 12.x; less 13.2 with
-    # 2.13.
+    # By hand, per profile: 2.9, 2.11 and 2.13 with 5 Pythons for each of four toolkits, 2.6 and 2.12 with two of 12.x;
+    # less 13.2 with 2.13. Plain 12.4 has none, for 12.4+ptxas12.9 has its packages' names.
     assert len(accepted) == 2 * 5 * (3 * 4 + 2 * 2 - 1)
 
 

@@ -54,7 +54,8 @@ def test_status_is_what_a_shell_reports(tmp_path: Path, code: str, status: int, 
 def test_peak_memory_is_that_of_the_largest_process(tmp_path: Path) -> None:
     child = "x = bytearray(80_000_000)"
     done = _python(f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])", tmp_path)
-    assert 80_000_000 < done.peak_rss < 200_000_000
+    # Linux counts for a child what its parent held when it was started: here all that the tests have loaded so far.
+    assert 80_000_000 < done.peak_rss < 1_000_000_000
 
 
 def test_program_that_does_not_exist_is_named(tmp_path: Path) -> None:

@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.unit.deb_zoo import apt, deb, path_with
 
 from hopperforge.errors import SourceError, ToolError
 from hopperforge.model.matrix import Matrix
 from hopperforge.model.request import ToolkitChoice
-from hopperforge.model.toolkit import PinnedFile, ToolkitFact, ToolkitOrigin
+from hopperforge.model.toolkit import DebianPackage, PinnedFile, ToolkitFact, ToolkitOrigin
 from hopperforge.model.versions import ToolkitVersion, TorchVersion
 from hopperforge.report import Recorder
 from hopperforge.run.workspace import Workspace
@@ -62,17 +63,18 @@ def _toolkit(root: Path, release: str = "13.0.88") -> Path:
     return root
 
 
-def _wheel(links: Path, project: str, parts: dict[str, str]) -> PinnedFile:
+def _wheel(links: Path, project: str, parts: dict[str, str], folder: str = "cu13") -> PinnedFile:
     """Put a wheel with parts of a toolkit into the folder pip looks in."""
     links.mkdir(exist_ok=True)
     stem = f"{project.replace('-', '_')}-13.0.88"
     path = links / f"{stem}-py3-none-manylinux_2_17_x86_64.whl"
     with zipfile.ZipFile(path, "w") as package:
         for name, text in parts.items():
-            info = zipfile.ZipInfo(f"nvidia/cu13/{name}")
+            info = zipfile.ZipInfo(f"nvidia/{folder}/{name}")
             info.external_attr = (0o100755 if "/bin/" in f"/{name}" else 0o100644) << 16
             package.writestr(info, text)
-        package.writestr("nvidia/__init__.py", "")
+        for name in ("__init__.py", f"{folder}/__init__.py", f"{folder}/include/__init__.py"):
+            package.writestr(f"nvidia/{name}", "")
         package.writestr(f"{stem}.dist-info/METADATA", "Name: x")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return PinnedFile(project=project, filename=path.name, sha256=digest)
@@ -278,7 +280,7 @@ def test_a_cuda_home_without_nvcc_is_named(tmp_path: Path) -> None:
         obtain_toolkit(_fact(), ToolkitChoice.AUTO, _workspace(tmp_path, CUDA_HOME="/nowhere")[0])
     assert caught.value.detail == (
         "system: CUDA_HOME is /nowhere, which has no bin/nvcc",
-        "registry: matrix.yaml names no wheels for CUDA 13.0",
+        "registry: matrix.yaml names nothing to fetch for CUDA 13.0",
     )
 
 
@@ -304,6 +306,95 @@ def test_wheels_of_another_release_than_the_matrix_says_are_refused(tmp_path: Pa
     with pytest.raises(ToolError) as caught:
         obtain_toolkit(fact, ToolkitChoice.REGISTRY, _workspace(tmp_path)[0])
     assert caught.value.detail == ("registry: its nvcc is 13.0.48, and matrix.yaml says 13.0.88",)
+
+
+# CUDA 12: wheels with a folder for each project, what they lack from a Debian package, another ptxas on top.
+
+POOL = "pool/non-free/n/nvcc/nvcc_12.4_amd64.deb"
+
+
+def _fact_of_cuda_12(tmp_path: Path) -> ToolkitFact:
+    parts = _parts("12.4.131")
+    from_debian = {name: text for name, text in parts.items() if name in ("bin/nvcc", "bin/cudafe++", "bin/fatbinary")}
+    from_debian |= {name: parts[name] for name in ("bin/nvlink", "nvvm/bin/cicc", "lib/libcudart_static.a")}
+    from_wheels = {name: text for name, text in parts.items() if name not in from_debian and "profile" not in name}
+    headers = {name: text for name, text in from_wheels.items() if name.startswith("include/")}
+    rest = {name: text for name, text in from_wheels.items() if name not in headers}
+    wheels = (
+        _wheel(tmp_path / "links", "nvidia-cuda-nvcc-cu12", rest, folder="cuda_nvcc"),
+        _wheel(tmp_path / "links", "nvidia-cuda-runtime-cu12", headers, folder="cuda_runtime"),
+    )
+    package = deb(tmp_path / "mirror" / POOL, {f"usr/{name}": text for name, text in from_debian.items()})
+    return replace(
+        _fact(*wheels, version=CUDA_124),
+        release="12.4.131",
+        debian=(
+            DebianPackage(
+                pool=POOL,
+                sha256=hashlib.sha256(package.read_bytes()).hexdigest(),
+                members={f"usr/{name}": name for name in from_debian},
+            ),
+        ),
+    )
+
+
+def _workspace_with_apt(tmp_path: Path) -> tuple[Workspace, Recorder]:
+    programs = apt(tmp_path / "apt", f"copy:{tmp_path}/mirror")
+    return _workspace(tmp_path, PATH=path_with(programs))
+
+
+def test_wheels_and_debian_packages_make_one_toolkit(tmp_path: Path) -> None:
+    fact = _fact_of_cuda_12(tmp_path)
+    workspace, recorder = _workspace_with_apt(tmp_path)
+    found = obtain_toolkit(fact, ToolkitChoice.REGISTRY, workspace)
+    assert (found.version, found.release, found.origin) == (CUDA_124, "12.4.131", ToolkitOrigin.REGISTRY)
+    assert (found.root / "bin" / "cudafe++").read_text() == "front end"
+    assert 'INCLUDES += "-I$(TOP)/include"' in (found.root / "bin" / "nvcc.profile").read_text()
+    assert not (found.root / "include" / "__init__.py").exists()
+    assert not (found.root / ".packages").exists()
+    assert recorder.notes[-1] == "unpacked CUDA 12.4 from 2 wheels, nvcc_12.4_amd64.deb"
+    assert list(workspace.files.rglob("*.deb")) == []
+
+
+def test_another_ptxas_takes_the_place_of_the_toolkits_own_and_nothing_else(tmp_path: Path) -> None:
+    plain = _fact_of_cuda_12(tmp_path)
+    newer = _wheel(
+        tmp_path / "links", "nvidia-cuda-nvcc", {"bin/ptxas": "newer", "include/x.h": ""}, folder="cuda_nvcc"
+    )
+    fact = replace(
+        plain,
+        version=ToolkitVersion.parse("12.4+ptxas12.9"),
+        origins=(ToolkitOrigin.REGISTRY,),
+        ptxas=newer,
+    )
+    workspace, _ = _workspace_with_apt(tmp_path)
+    found = obtain_toolkit(fact, ToolkitChoice.AUTO, workspace)
+    assert str(found.version) == "12.4+ptxas12.9"
+    shutil.rmtree(tmp_path / "mirror")  # the plain one was put together on the way
+    other = obtain_toolkit(plain, ToolkitChoice.REGISTRY, workspace)
+    assert {part for part, digest in found.fingerprint.items() if digest != other.fingerprint[part]} == {"ptxas"}
+    assert (found.root / "bin" / "ptxas").read_text() == "newer"
+    assert (other.root / "bin" / "ptxas").read_text() == PARTS["bin/ptxas"]
+    assert found.key != other.key
+
+
+def test_the_machines_own_toolkit_never_has_another_ptxas(tmp_path: Path) -> None:
+    root = _toolkit(tmp_path / "cuda", "12.4.131")
+    workspace, _ = _workspace(tmp_path, CUDA_HOME=str(root))
+    fact = replace(
+        _fact(version=ToolkitVersion.parse("12.4+ptxas12.9")), release="12.4.131", origins=(ToolkitOrigin.SYSTEM,)
+    )
+    with pytest.raises(ToolError) as caught:
+        obtain_toolkit(fact, ToolkitChoice.SYSTEM, workspace)
+    assert caught.value.detail == (f"system: {root} is CUDA 12.4",)
+    assert caught.value.hint == "export CUDA_HOME=/path/to/cuda-12.4"
+
+
+def test_a_toolkit_in_an_image_alone_is_said_to_need_containers(tmp_path: Path) -> None:
+    fact = replace(_fact(), origins=(ToolkitOrigin.IMAGE,), image="registry.example/cuda:13.0")
+    with pytest.raises(ToolError) as caught:
+        obtain_toolkit(fact, ToolkitChoice.AUTO, _workspace(tmp_path)[0])
+    assert caught.value.detail[-1] == "image: registry.example/cuda:13.0 is for engines that run containers"
 
 
 def test_toolkits_at_hand_say_where_each_would_come_from(tmp_path: Path) -> None:

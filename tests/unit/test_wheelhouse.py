@@ -12,6 +12,7 @@ from tests.unit.record_zoo import GATES, record
 
 from hopperforge.errors import GateError, InputError
 from hopperforge.model.record import Record
+from hopperforge.model.versions import ToolkitVersion
 from hopperforge.model.wheel import GateResult, VerifiedWheel
 from hopperforge.report import Recorder
 from hopperforge.store.wheelhouse import Wheelhouse
@@ -112,6 +113,20 @@ def test_rebuild_from_other_inputs_replaces_and_says_so(tmp_path: Path) -> None:
     assert house.find("22" * 32) == shelved
     assert shelved.path.read_bytes() == b"newer"
     assert shelved.record.gpu is None  # the result was of other bytes
+
+
+def test_a_package_of_another_toolkit_with_the_same_name_is_a_warning(tmp_path: Path) -> None:
+    house, reporter = _house(tmp_path)
+    first, second = _wheel(tmp_path / "a"), _wheel(tmp_path / "b", b"newer")
+    house.add(first, _record(first))
+    facts = dataclasses.replace(_record(second).toolkit, version=ToolkitVersion.parse("13.0+ptxas13.2"))
+    house.add(second, _record(second, build_key="22" * 32, toolkit=facts))
+    assert reporter.warnings == [
+        (
+            f"{NAME} of CUDA 13.0+ptxas13.2 replaces the package of the same name that was compiled with CUDA 13.0 on "
+            "2026-11-21T07:00:00Z"
+        )
+    ]
 
 
 def test_same_inputs_with_other_bytes_are_a_warning(tmp_path: Path) -> None:

@@ -71,6 +71,8 @@ def obtain_toolkit(fact: ToolkitFact, choice: ToolkitChoice, workspace: Workspac
     reasons: list[str] = []
     hint = f"export CUDA_HOME=/path/to/cuda-{fact.version.cuda}"
     for origin in _ORIGINS[choice]:
+        if choice is ToolkitChoice.AUTO and origin not in (ToolkitOrigin.SYSTEM, *fact.origins):
+            continue
         try:
             if origin is ToolkitOrigin.SYSTEM:
                 return _system_toolkit(fact, workspace)

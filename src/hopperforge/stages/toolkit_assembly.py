@@ -115,8 +115,8 @@ def _unpack_registry(fact: ToolkitFact, root: Path, workspace: Workspace) -> Non
         unpack_zip(wheel, root, _place)
     for package in fact.debian:
         _unpack_debian(package, root, workspace)
-    parts = [f"{len(fact.wheels)} wheels"] + ([f"{len(fact.debian)} Debian packages"] if fact.debian else [])
-    workspace.reporter.note(f"unpacked CUDA {fact.version} from {' and '.join(parts)}")
+    parts = (f"{len(fact.wheels)} wheels", *(package.filename for package in fact.debian))
+    workspace.reporter.note(f"unpacked CUDA {fact.version} from {', '.join(parts)}")
 
 
 def _place(member: PurePosixPath) -> PurePosixPath | None:

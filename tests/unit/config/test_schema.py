@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from hopperforge.config.files import WORDING, Version
+from hopperforge.config.files import WORDING, ToolkitName, Version
 from hopperforge.config.schema import COMMAND, SCHEMAS, schema_text, write_schemas
-from hopperforge.model.versions import CudaVersion, PythonVersion, TorchVersion
+from hopperforge.model.versions import CudaVersion, PythonVersion, ToolkitVersion, TorchVersion
 
 CHECKED_IN = Path(__file__).parents[3] / "docs" / "reference" / "schema"
 
@@ -45,6 +45,22 @@ def accepted_by(parse: Callable[[str], object], text: str) -> bool:
 @given(text=st.one_of(st.from_regex(r"[0-9]{1,3}\.[0-9]{1,3}(\.[0-9])?", fullmatch=True), st.text(max_size=6)))
 def test_a_version_passes_the_file_exactly_if_model_parses_it(kind: type[CudaVersion], text: str) -> None:
     assert accepted_by(TypeAdapter(Version).validate_python, text) is accepted_by(kind.parse, text)
+
+
+@given(
+    text=st.one_of(
+        st.from_regex(r"[0-9]{1,3}\.[0-9]{1,3}(\+ptxas[0-9]{1,3}\.[0-9]{1,3})?", fullmatch=True), st.text(max_size=6)
+    )
+)
+def test_a_toolkits_name_passes_the_file_if_model_parses_it(text: str) -> None:
+    passes = accepted_by(TypeAdapter(ToolkitName).validate_python, text)
+    # Which of two releases is newer the pattern cannot say.
+    older = (
+        passes
+        and "+" in text
+        and CudaVersion.parse(text.split("+ptxas")[1]) <= CudaVersion.parse(text.split("+", maxsplit=1)[0])
+    )
+    assert accepted_by(ToolkitVersion.parse, text) is (passes and not older)
 
 
 def test_every_pattern_compiles_and_is_anchored() -> None:

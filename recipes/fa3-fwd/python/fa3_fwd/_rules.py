@@ -125,7 +125,9 @@ def require_driver(build: Build, driver: int | None) -> None:
         runtime  driver says  answer
         13.0     12080        refused
         13.2     13000        passes
+        12.4     12000        passes
         12.4     13000        passes
+        12.4     11080        refused
     """
     if driver is None or driver // 1000 >= int(build.cuda.split(".")[0]):
         return
