@@ -38,6 +38,12 @@ def plan(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def matrix(session: nox.Session) -> None:
+    """Show what was built and proven, what can be built here, and what is declared only."""
+    verb(session, "matrix")
+
+
+@nox.session(default=False)
 def fetch(session: nox.Session) -> None:
     """Fetch and verify the pinned upstream source."""
     verb(session, "fetch")
@@ -51,7 +57,7 @@ def patch(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def build(session: nox.Session) -> None:
-    """Build packages into wheelhouse/: nox -s build -- cuda=13.0 torch=2.11."""
+    """Build packages into wheelhouse/: nox -s build -- cuda=13.0 torch=2.11, or all."""
     verb(session, "build")
 
 

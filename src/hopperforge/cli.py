@@ -21,6 +21,7 @@ from hopperforge.run.workspace import Workspace
 
 VERBS: Final[dict[str, tuple[Callable[[verbs.Call], None], str]]] = {
     "plan": (verbs.plan, "show what would be built, and why"),
+    "matrix": (verbs.matrix, "show the support table: what was built, proven, and can be built here"),
     "fetch": (verbs.fetch, "fetch and verify the pinned upstream source"),
     "patch": (verbs.patch, "apply the patch series and list a profile's units"),
     "build": (verbs.build, "build packages into the wheelhouse"),
@@ -29,7 +30,7 @@ VERBS: Final[dict[str, tuple[Callable[[verbs.Call], None], str]]] = {
     "record": (verbs.record, "join a smoke run's result to the wheel's record: gpu.json"),
     "clean": (verbs.clean, "remove what can be made again: what=work, cache or wheelhouse"),
 }
-JSON_VERBS: Final = ("plan", "patch", "build")
+JSON_VERBS: Final = ("plan", "patch", "build", "matrix")
 
 
 def main() -> NoReturn:
@@ -46,7 +47,7 @@ def run_command(argv: Sequence[str]) -> int:
     try:
         if not argv:
             raise InputError(f"which verb? there are {', '.join(VERBS)}", hint="hopperforge --help")
-        arguments = _parser().parse_args(argv)
+        arguments = _parser().parse_intermixed_args(argv)  # flags may stand between words
         if arguments.json and arguments.verb not in JSON_VERBS:
             raise InputError(f"{arguments.verb} has no --json; {', '.join(JSON_VERBS)} have")
         call = _call(arguments)
@@ -81,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         "verb", choices=VERBS, metavar="verb", help="; ".join(f"{v}: {h}" for v, (_, h) in VERBS.items())
     )
     parser.add_argument(
-        "words", nargs="*", metavar="key=value", help="what is asked for, as in cuda=13.0 torch=2.9,2.11"
+        "words", nargs="*", metavar="key=value", help="what is asked for, as in cuda=13.0 torch=2.9,2.11, or all"
     )
     parser.add_argument("--json", action="store_true", help="answer in JSON on standard output")
     parser.add_argument("--verbose", action="store_true", help="show the output of compilers and tools")

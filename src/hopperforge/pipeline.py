@@ -231,7 +231,7 @@ class Job:
                 "repair",
                 lambda: repair(
                     raw,
-                    needed=build.recipe.needed,
+                    needed=build.needed,
                     epoch=inputs.source.pin.epoch,
                     workspace=self.workspace,
                     work=make_folder(folder / "repaired"),

@@ -6,6 +6,7 @@ Pure functions from values to values; printing is `report`'s, and nothing is dec
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from hopperforge.model.cell import Accepted, Build, Cell, Plan, Rejected
 from hopperforge.model.keys import JsonValue
@@ -13,6 +14,9 @@ from hopperforge.model.machine import Limit, Machine, Sizing
 from hopperforge.model.toolkit import ToolkitFact, ToolkitOrigin
 from hopperforge.planning import FETCHED
 from hopperforge.sizing import gib
+
+# Of a reason's cells; `--json` has them all.
+_CELLS_SHOWN: Final = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +181,7 @@ def expected_text(seconds: float | None) -> str:
 
 
 def _rejected_lines(rejected: Sequence[Rejected]) -> list[str]:
+    """Say each reason once, with the first of the cells it is for."""
     if not rejected:
         return []
     by_reason: dict[str, list[Cell]] = {}
@@ -184,7 +189,9 @@ def _rejected_lines(rejected: Sequence[Rejected]) -> list[str]:
         by_reason.setdefault(found.reason, []).append(found.cell)
     lines = ["cannot be built"]
     for reason, cells in by_reason.items():
-        lines += [f"  {reason}", *(f"    {cell}" for cell in cells)]
+        lines += [f"  {reason}", *(f"    {cell}" for cell in cells[:_CELLS_SHOWN])]
+        if len(cells) > _CELLS_SHOWN:
+            lines.append(f"    and {len(cells) - _CELLS_SHOWN} more cells")
     return lines
 
 

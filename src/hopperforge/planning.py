@@ -5,22 +5,21 @@ Pure functions over the project's facts and one Situation; nothing here looks at
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 from typing import Final, assert_never
 
 from hopperforge.config.project import Project
 from hopperforge.errors import InputError, NothingToBuildError
-from hopperforge.model.cell import AbiClass, Accepted, Build, Cell, Default, Plan, Rejected, one_per_name
-from hopperforge.model.matrix import Exclusion, Matrix, TorchFact
-from hopperforge.model.recipe import Cudart, Recipe
+from hopperforge.model.cell import Accepted, Build, Cell, Default, Plan, Rejected, one_per_name
+from hopperforge.model.matrix import Matrix, TorchFact
+from hopperforge.model.recipe import Recipe
 from hopperforge.model.request import Kernels, Request, ToolkitChoice
 from hopperforge.model.toolkit import ToolkitFact, ToolkitOrigin
-from hopperforge.model.versions import CudaVersion, PythonVersion, ToolkitVersion, TorchVersion
+from hopperforge.model.versions import PythonVersion, ToolkitVersion, TorchVersion
+from hopperforge.pairing import join, pair, pair_reason, reason_of_facts
 
 DEFAULT_RECIPE: Final = "fa3-fwd"
 DEFAULT_ENGINE: Final = "host"
 DEFAULT_EXECUTOR: Final = "local"
-BUILDABLE_PLATFORMS: Final = frozenset({"linux_x86_64"})
 
 _SYSTEM: Final = "system"
 _CACHED: Final = "cached"
@@ -53,7 +52,7 @@ def make_plan(project: Project, request: Request, situation: Situation) -> Plan:
     if not accepted:
         raise _nothing_to_build(project, request, situation, rejected)
     return Plan(
-        builds=_builds(project.matrix, find_recipe(project, request), accepted, request.kernels),
+        builds=collapse(project.matrix, find_recipe(project, request), accepted, request.kernels),
         rejected=rejected,
         defaults=_defaults(project, request, situation),
         engine=request.engine or DEFAULT_ENGINE,
@@ -69,40 +68,18 @@ def select(
 
     Of toolkits whose packages would have the same name only one is accepted: see `one_per_name`.
     """
-    judged = one_per_name(_verdicts(project, request, situation))
+    judged = one_per_name(judge_each(project, request, situation))
     accepted = tuple(verdict for verdict in judged if isinstance(verdict, Accepted))
     rejected = tuple(verdict for verdict in judged if isinstance(verdict, Rejected))
     return accepted, rejected
 
 
-def _verdicts(project: Project, request: Request, situation: Situation) -> list[Accepted | Rejected]:
+def judge_each(project: Project, request: Request, situation: Situation) -> list[Accepted | Rejected]:
     """Judge every candidate cell by itself."""
     recipe = find_recipe(project, request)
     at_hand = usable_toolkits(project.matrix, request.toolkit, situation)
     candidates = _candidates(project.matrix, recipe, request, situation)
     return [_judge(cell, project.matrix, recipe, at_hand, request.toolkit) for cell in candidates]
-
-
-def pair_runtime(toolkit: CudaVersion, torch: TorchFact, cudart: Cudart) -> CudaVersion | None:
-    """Choose the CUDA runtime of torch that code of `toolkit` runs beside; None if there is none.
-
-    | cudart | a runtime of torch qualifies when                                                        |
-    |--------|------------------------------------------------------------------------------------------|
-    | static | its major >= the toolkit's: the code brings its own runtime, so the minor does not matter |
-    | shared | its major is the toolkit's and its minor >= the toolkit's                                 |
-
-    Of those that qualify, the one of the package index's build is taken, else the lowest.
-    """
-    match cudart:
-        case Cudart.STATIC:
-            fitting = [runtime for runtime in _runtimes(torch) if runtime.major >= toolkit.major]
-        case Cudart.SHARED:
-            fitting = [runtime for runtime in _runtimes(torch) if runtime.major == toolkit.major and runtime >= toolkit]
-        case _:
-            assert_never(cudart)
-    if torch.index_cuda in fitting:
-        return torch.index_cuda
-    return fitting[0] if fitting else None
 
 
 def usable_toolkits(matrix: Matrix, choice: ToolkitChoice, situation: Situation) -> Mapping[ToolkitVersion, str]:
@@ -163,7 +140,7 @@ def _default_torch(matrix: Matrix, recipe: Recipe, cuda: ToolkitVersion, request
         torch
         for torch, fact in matrix.torches.items()
         for python in request.python or fact.pythons
-        if _reason_of_facts(cuda, torch, python, matrix, recipe) is None
+        if reason_of_facts(cuda, torch, python, matrix, recipe) is None
     ]
     return max(served or matrix.torches)
 
@@ -235,40 +212,23 @@ def _judge(
     cell: Cell, matrix: Matrix, recipe: Recipe, at_hand: Mapping[ToolkitVersion, str], choice: ToolkitChoice
 ) -> Accepted | Rejected:
     reason = (
-        _platform_reason(cell.platform)
+        _platform_reason(cell.platform, matrix)
         or _toolkit_reason(matrix.toolkits[cell.cuda], at_hand, choice)
-        or _reason_of_facts(cell.cuda, cell.torch, cell.python, matrix, recipe)
+        or reason_of_facts(cell.cuda, cell.torch, cell.python, matrix, recipe)
     )
-    cuda, torch = cell.cuda.cuda, matrix.torches[cell.torch]
-    runtime = pair_runtime(cuda, torch, recipe.cudart)
-    if reason is not None or runtime is None:
-        return Rejected(cell=cell, reason=reason or _pair_reason(cuda, torch, recipe.cudart))
-    return Accepted(cell=cell, runtime=runtime, abi=AbiClass.STABLE)
+    accepted = pair(cell, matrix, recipe)
+    if reason is not None or accepted is None:
+        return Rejected(cell=cell, reason=reason or pair_reason(cell.cuda.cuda, cell.torch, matrix, recipe.cudart))
+    return accepted
 
 
-def _reason_of_facts(
-    cuda: ToolkitVersion, torch: TorchVersion, python: PythonVersion, matrix: Matrix, recipe: Recipe
-) -> str | None:
-    """Say why these versions do not go together on any machine, or None."""
-    fact = matrix.torches[torch]
-    if torch < matrix.stable_floor:
-        return (
-            f"torch {torch} is older than {matrix.stable_floor}, the first with the stable ABI; it needs a build of "
-            "its own per torch, which this version of hopperforge does not make"
-        )
-    if python not in fact.pythons:
-        return f"torch {torch} was not published for Python {python}, only for {_join(fact.pythons)}"
-    if (excluded := _exclusion_reason((cuda, torch, python), matrix.exclusions)) is not None:
-        return excluded
-    if pair_runtime(cuda.cuda, fact, recipe.cudart) is None:
-        return _pair_reason(cuda.cuda, fact, recipe.cudart)
-    return None
-
-
-def _platform_reason(platform: str) -> str | None:
-    if platform in BUILDABLE_PLATFORMS:
+def _platform_reason(platform: str, matrix: Matrix) -> str | None:
+    built = sorted(name for name, reason in matrix.platforms.items() if reason is None)
+    if platform in built:
         return None
-    return f"this machine is {platform}, and hopperforge builds for {', '.join(sorted(BUILDABLE_PLATFORMS))} only"
+    declared = matrix.platforms.get(platform)
+    because = f": {declared}" if declared else ""
+    return f"this machine is {platform}, and hopperforge builds for {', '.join(built)} only{because}"
 
 
 def _toolkit_reason(fact: ToolkitFact, at_hand: Mapping[ToolkitVersion, str], choice: ToolkitChoice) -> str | None:
@@ -276,56 +236,35 @@ def _toolkit_reason(fact: ToolkitFact, at_hand: Mapping[ToolkitVersion, str], ch
         return None
     limit = "" if choice is ToolkitChoice.AUTO else f" with toolkit={choice}"
     origins = ", ".join(fact.origins)
-    return f"the CUDA {fact.version} toolkit is not at hand{limit}; at hand: {_join(at_hand)}; its origins: {origins}"
-
-
-def _exclusion_reason(
-    versions: tuple[ToolkitVersion, TorchVersion, PythonVersion], exclusions: Iterable[Exclusion]
-) -> str | None:
-    for exclusion in exclusions:
-        wanted = (exclusion.cuda, exclusion.torch, exclusion.python)
-        if all(want in (None, have) for want, have in zip(wanted, versions, strict=True)):
-            return exclusion.reason
-    return None
-
-
-def _pair_reason(cuda: CudaVersion, torch: TorchFact, cudart: Cudart) -> str:
-    match cudart:
-        case Cudart.STATIC:
-            need = f"CUDA {cuda.major}.0 or newer"
-        case Cudart.SHARED:
-            need = f"CUDA {cuda} to {cuda.major}.x (the runtime is shared)"
-        case _:
-            assert_never(cudart)
-    return f"code of the CUDA {cuda} toolkit needs {need}, and torch {torch.version} runs on {_join(_runtimes(torch))}"
-
-
-def _runtimes(torch: TorchFact) -> tuple[CudaVersion, ...]:
-    return tuple(sorted({torch.index_cuda, *torch.cuda}))
-
-
-def _join(versions: Iterable[CudaVersion | ToolkitVersion | PythonVersion]) -> str:
-    return ", ".join(str(version) for version in versions) or "none"
+    return f"the CUDA {fact.version} toolkit is not at hand{limit}; at hand: {join(at_hand)}; its origins: {origins}"
 
 
 # From accepted cells to builds.
 
 
-def _builds(matrix: Matrix, recipe: Recipe, accepted: Sequence[Accepted], kernels: Kernels) -> tuple[Build, ...]:
-    """Collapse cells with equal bytes: with the stable ABI torch and Python do not change them."""
-    groups = groupby(accepted, key=lambda found: (found.cell.profile, found.cell.cuda, found.cell.platform))
+def collapse(matrix: Matrix, recipe: Recipe, accepted: Iterable[Accepted], kernels: Kernels) -> tuple[Build, ...]:
+    """Collapse cells with equal bytes; the builds ascend.
+
+    Python never changes the bytes. Torch does not either from the stable floor on: all are bound against the floor;
+    below it each torch is bound against its own.
+    """
+    groups: dict[tuple[str, ToolkitVersion, TorchVersion, str], list[Accepted]] = {}
+    for found in sorted(accepted, key=lambda found: found.cell):
+        cell = found.cell
+        bound = min(cell.torch, matrix.stable_floor)
+        groups.setdefault((cell.profile, cell.cuda, bound, cell.platform), []).append(found)
     return tuple(
         Build(
             recipe=recipe,
             profile=recipe.profiles[profile],
             cuda=cuda,
-            torch=matrix.stable_floor,
-            abi=AbiClass.STABLE,
+            torch=bound,
+            abi=cells[0].abi,
             platform=platform,
             kernels=kernels,
             cells=tuple(cells),
         )
-        for (profile, cuda, platform), cells in groups
+        for (profile, cuda, bound, platform), cells in sorted(groups.items(), key=lambda item: item[0])
     )
 
 
@@ -357,7 +296,7 @@ def _nearest(project: Project, request: Request, situation: Situation, asked: Se
         torch=tuple(project.matrix.torches),
         python=project.matrix.pythons if request.python else (),
     )
-    verdicts = _verdicts(project, everywhere, situation)
+    verdicts = judge_each(project, everywhere, situation)
     buildable = [verdict.cell for verdict in verdicts if isinstance(verdict, Accepted)]
     return max(
         buildable,

@@ -37,6 +37,7 @@ class ApiJob:
     requires: str = "torch"
     objects: tuple[Path, ...] = ()
     include: tuple[Path, ...] = field(default=(SHIM / "include",))
+    compile: tuple[str, ...] = ()
     link: tuple[str, ...] = ()
     units: Path = Path("/nonexistent")
     jobs: int = 1

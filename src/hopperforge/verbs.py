@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from hopperforge.config.project import Project, load_project
-from hopperforge.config.request import parse_keyed, parse_words
+from hopperforge.config.request import ALL, parse_keyed, parse_words
+from hopperforge.console import grid
 from hopperforge.errors import GateError, InputError, StorageError
-from hopperforge.model.cell import Build, Plan
+from hopperforge.model.cell import Accepted, Build, Plan
 from hopperforge.model.keys import JsonValue
 from hopperforge.model.recipe import Recipe
 from hopperforge.model.request import Request
@@ -30,6 +31,7 @@ from hopperforge.stages.smoke import run_smoke
 from hopperforge.stages.source import fetch_source
 from hopperforge.stages.toolkit import toolkits_at_hand
 from hopperforge.store.wheelhouse import Shelved, Wheelhouse
+from hopperforge.support import COLUMNS, make_support, support_document, text_reasons, text_rows
 
 _CLEANABLE: Final = ("work", "cache", "wheelhouse")
 
@@ -80,6 +82,18 @@ def plan(call: Call) -> None:
         call.answer("\n".join(plan_lines(made, job.machine, statuses)))
 
 
+def matrix(call: Call) -> None:
+    """Show, for every point of the matrix or those the words leave, whether a wheel was built and proven."""
+    project = call.project()
+    request = parse_words((*call.words, ALL), project)
+    records = [package.record for package in call.wheelhouse().packages()]
+    support = make_support(project, request, call.situation(project, request), records)
+    if call.as_json:
+        call.answer(json.dumps(support_document(support), indent=2))
+    else:
+        call.answer("\n".join([*grid(COLUMNS, text_rows(support)), *text_reasons(support)]))
+
+
 def fetch(call: Call) -> None:
     """Fetch and verify the source of every pin that a recipe uses."""
     parse_keyed(call.words, frozenset())
@@ -127,16 +141,22 @@ def build(call: Call) -> None:
     made = make_plan(project, request, call.situation(project, request))
     results = call.job(project, request).run_plan(made)
     _report(call, made, results)
-    failed = [result for result in results if result.error is not None]
-    for result in failed[1:]:
-        call.workspace.reporter.warn(f"{result.build}: {result.error}")
-    if failed and failed[0].error is not None:
-        raise failed[0].error
+    failed = [(result.build, result.error) for result in results if result.error is not None]
+    if len(failed) > 1:
+        rows = [(str(build), str(error.exit_code), error.sentence) for build, error in failed]
+        title = f"{len(failed)} of {len(results)} builds failed; the first error in full is below, all in report.json"
+        call.workspace.reporter.table(title, ("build", "exit code", "error"), rows)
+    if failed:
+        raise failed[0][1]
 
 
 def _report(call: Call, made: Plan, results: Sequence[BuildResult]) -> None:
+    left_out: dict[str, list[str]] = {}
     for rejected in made.rejected:
-        call.workspace.reporter.warn(f"left out {rejected.cell}: {rejected.reason}")
+        left_out.setdefault(rejected.reason, []).append(str(rejected.cell))
+    for reason, cells in left_out.items():
+        more = f" and {len(cells) - 1} more cells" if len(cells) > 1 else ""
+        call.workspace.reporter.warn(f"left out {cells[0]}{more}: {reason}")
     columns = ("build", "cells served", "wheel", "size", "sha256", "seconds")
     call.workspace.reporter.table("Builds", columns, [_row(result) for result in results])
     document = {"builds": [_document(result) for result in results]}
@@ -150,7 +170,9 @@ def _report(call: Call, made: Plan, results: Sequence[BuildResult]) -> None:
 
 
 def _row(result: BuildResult) -> tuple[str, ...]:
-    cells = ", ".join(f"torch {found.cell.torch} py {found.cell.python}" for found in result.build.cells)
+    torches = dict.fromkeys(str(found.cell.torch) for found in result.build.cells)
+    pythons = dict.fromkeys(str(found.cell.python) for found in sorted(result.build.cells, key=_python))
+    cells = f"torch {', '.join(torches)} py {', '.join(pythons)}"
     if result.package is None:
         return (str(result.build), cells, "FAILED", "", "", f"{result.seconds:.1f}")
     wheel = result.package.record.wheel
@@ -163,6 +185,10 @@ def _row(result: BuildResult) -> tuple[str, ...]:
         wheel.sha256[:16],
         f"{state}{result.seconds:.1f}",
     )
+
+
+def _python(found: Accepted) -> PythonVersion:
+    return found.cell.python
 
 
 def _document(result: BuildResult) -> dict[str, JsonValue]:

@@ -11,6 +11,7 @@ from hopperforge.model.profile import Profile
 from hopperforge.model.toolkit import PinnedFile, ToolkitOrigin
 from hopperforge.model.upstream import SdistOrigin
 from hopperforge.model.versions import ToolkitVersion, TorchVersion
+from hopperforge.pairing import reason_of_facts
 
 ROOT = Path(__file__).parents[2]
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -38,8 +39,29 @@ def profiles(project: Project) -> list[Profile]:
 
 def test_the_facts_load(project: Project) -> None:
     assert {ToolkitVersion.parse("12.4+ptxas12.9"), ToolkitVersion.parse("13.0")} <= set(project.matrix.toolkits)
-    assert min(project.matrix.torches) == project.matrix.stable_floor == TorchVersion(2, 9)
+    assert list(project.matrix.torches) == [TorchVersion(2, minor) for minor in range(5, 16)]
+    assert project.matrix.stable_floor == TorchVersion(2, 9)
     assert {"hdim128-bf16", "fa3-fwd", "inference", "full"} <= set(project.recipes["fa3-fwd"].profiles)
+
+
+def test_every_torch_below_the_floor_is_bound_against_its_own_wheel(project: Project) -> None:
+    below = {v: fact for v, fact in project.matrix.torches.items() if v < project.matrix.stable_floor}
+    assert [str(version) for version, fact in below.items() if fact.wheel is None] == []
+    # https://github.com/pytorch/pytorch/issues/51039: the package index got the C++11 ABI with 2.7
+    assert {str(version): fact.cxx11_abi for version, fact in below.items()} == {
+        "2.5": False,
+        "2.6": False,
+        "2.7": True,
+        "2.8": True,
+    }
+
+
+def test_what_ci_proves_can_be_built(project: Project) -> None:
+    for cell in project.matrix.ci:
+        for recipe in project.recipes.values():
+            pythons = project.matrix.torches[cell.torch].pythons
+            assert reason_of_facts(cell.cuda, cell.torch, pythons[-1], project.matrix, recipe) is None
+    assert project.matrix.ci
 
 
 def test_every_exclusion_has_a_reason(project: Project) -> None:

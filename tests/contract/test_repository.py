@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from hopperforge import docs, errors
+from hopperforge.config.project import load_project
 
 PATCHES = sorted((Path(__file__).parents[2] / "patches").rglob("*.patch"))
 
@@ -32,11 +33,16 @@ def test_there_are_patches() -> None:
     assert len(PATCHES) >= 5
 
 
-def test_exit_codes_are_unique_and_all_in_the_readme(project_root: Path) -> None:
+def test_exit_codes_are_unique() -> None:
     codes = [error.exit_code for error in errors.HopperforgeError.__subclasses__()]
     assert len(codes) == len(set(codes))
+
+
+def test_the_readmes_generated_tables_are_the_present_ones(project_root: Path) -> None:
     readme = (project_root / "README.md").read_text(encoding="utf-8")
-    assert docs.renew(readme) == readme, "run: python -m hopperforge.docs README.md"
+    assert docs.renew(readme, load_project(project_root)) == readme, "run: python -m hopperforge.docs README.md"
+    assert "<!-- support: " in readme
+    assert "<!-- exit codes: " in readme
 
 
 def test_readme_is_short_and_its_sessions_exist(project_root: Path) -> None:

@@ -71,7 +71,7 @@ def _prove(
 def test_package_that_keeps_its_promise_passes(framework: tuple[Workspace, str], tmp_path: Path) -> None:
     result = _prove(framework, tmp_path, LOAD + GUARDED)
     assert result.passed, result.detail
-    assert result.name == "import with torch 2.11 on Python {}.{}".format(*sys.version_info[:2])
+    assert result.name == f"import with torch 2.11 in python {sys.version_info.major}.{sys.version_info.minor}"
     assert result.detail == "fa3_fwd_interface imports, has fa3_fwd::fwd, and says what is missing without a GPU"
 
 

@@ -6,7 +6,7 @@ reads; torch itself is not installed where these tests run.
 
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -54,21 +54,27 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
         torch_cuda: str | None = "13.0",
         capability: tuple[int, int] = (9, 0),
         compiled: bool = True,
+        facts: Mapping[str, object] | None = None,
+        cxx11_abi: bool | None = None,
     ) -> ModuleType:
         monkeypatch.setattr(sys, "dont_write_bytecode", True)  # the folder goes into wheels as it is
         for loaded in [loaded for loaded in sys.modules if loaded.startswith("fa3_fwd")]:
             del sys.modules[loaded]
         build = ModuleType("fa3_fwd._build")
-        facts: dict[str, object] = {
+        built: dict[str, object] = {
             "VERSION": "3.0.0",
             "PROFILE": profile,
             "SWITCHES": PROFILES[profile],
             "CUDA": "13.0",
             "DRIVER": "580.65.06",
-            "TORCH_FLOOR": "2.9",
+            "TORCH": "2.9",
+            "TORCH_ABI": "stable",
+            "CXX11_ABI": True,
         }
-        vars(build).update(facts)
+        vars(build).update(built | dict(facts or {}))
         stand_in = None if torch is None else stand_in_torch(torch, torch_cuda, capability)
+        if stand_in is not None and cxx11_abi is not None:
+            vars(stand_in)["compiled_with_cxx11_abi"] = lambda: cxx11_abi
         monkeypatch.setitem(sys.modules, "torch", stand_in)
         monkeypatch.setitem(sys.modules, "fa3_fwd._build", build)
         if compiled:
@@ -500,7 +506,8 @@ def test_import_tells_what_was_built(load: Load) -> None:
         "switches": ["DISABLE_BACKWARD", "DISABLE_SM80"],
         "cuda": "13.0",
         "driver": "580.65.06",
-        "torch_floor": "2.9",
+        "torch": "2.9",
+        "torch_abi": "stable",
     }
 
 
@@ -536,3 +543,51 @@ def test_import_names_the_linker_s_words(load: Load, cuda: str | None, flavour: 
         f"2.11.0+cu130, {flavour} ({refusal.value.__cause__}): install a CUDA build of torch 2.9 or newer, then "
         "reinstall fa3-fwd"
     )
+
+
+# --- a build per torch
+
+
+PER_TORCH = {
+    "VERSION": "3.0.0+cu124torch2.6",
+    "CUDA": "12.4",
+    "TORCH": "2.6",
+    "TORCH_ABI": "per-torch",
+    "CXX11_ABI": False,
+}
+INSTALL_26 = "install torch 2.6 from the Python package index"
+NEEDS_26 = "fa3-fwd 3.0.0+cu124torch2.6 needs a CUDA build of torch 2.6 for CUDA 12 and found"
+
+
+@pytest.mark.parametrize("version", ["2.6.0+cu124", "2.6.1", "2.6.0a0+gitabc"])
+def test_a_build_per_torch_takes_its_release_line(load: Load, version: str) -> None:
+    package = load("", torch=version, torch_cuda="12.4", facts=PER_TORCH, cxx11_abi=False)
+    assert package.build_info()["torch_abi"] == "per-torch"
+
+
+@pytest.mark.parametrize(
+    ("version", "cuda", "cxx11_abi", "said"),
+    [
+        ("2.5.1+cu124", "12.4", False, ': pip install "torch==2.6.*"'),
+        ("2.7.0+cu126", "12.6", True, ': pip install "torch==2.6.*"'),
+        ("2.60.0", "12.4", False, ': pip install "torch==2.6.*"'),
+        ("2.6.0+cu118", "11.8", False, ", built for CUDA 11.8: install torch 2.6 for CUDA 12"),
+        (
+            "2.6.0+cu126",
+            "12.6",
+            True,
+            f", which has the C++11 ABI and not the C++ ABI from before C++11: {INSTALL_26}",
+        ),
+    ],
+)
+def test_a_build_per_torch_refuses_any_other_before_the_compiled_module(
+    load: Load, version: str, cuda: str, cxx11_abi: bool, said: str
+) -> None:
+    with pytest.raises(ImportError) as refusal:
+        load("", torch=version, torch_cuda=cuda, facts=PER_TORCH, cxx11_abi=cxx11_abi, compiled=False)
+    assert str(refusal.value) == f"{NEEDS_26} torch {version}{said}"
+
+
+def test_a_build_per_torch_beside_a_torch_without_cuda_says_so(load: Load) -> None:
+    with pytest.raises(ImportError, match=r"torch 2\.6\.0\+cpu, which is built without CUDA \("):
+        load("", torch="2.6.0+cpu", torch_cuda=None, facts=PER_TORCH, cxx11_abi=False, compiled=False)

@@ -9,6 +9,7 @@ from random import Random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from packaging.version import Version
 
 from hopperforge.config.project import Project
 from hopperforge.errors import InputError, NothingToBuildError
@@ -17,14 +18,16 @@ from hopperforge.model.matrix import Exclusion, Matrix, TorchFact
 from hopperforge.model.profile import Budget, Profile
 from hopperforge.model.recipe import Cudart, PackageNames, Recipe
 from hopperforge.model.request import Kernels, Request, ToolkitChoice
-from hopperforge.model.toolkit import ToolkitFact, ToolkitOrigin
+from hopperforge.model.toolkit import PinnedFile, ToolkitFact, ToolkitOrigin
 from hopperforge.model.versions import CudaVersion, PythonVersion, ToolkitVersion, TorchVersion
-from hopperforge.planning import Situation, make_plan, pair_runtime, select
+from hopperforge.pairing import pair_runtime
+from hopperforge.planning import Situation, make_plan, select
 
 EXCLUDED = "torch 2.13 of CUDA 13.2 lacks a header the front needs"
-TOO_OLD = (
-    "torch 2.6 is older than 2.9, the first with the stable ABI; it needs a build of its own per torch, "
-    "which this version of hopperforge does not make"
+OWN_BUILD = "torch 2.6 is older than 2.9, the first with the stable ABI, and needs its own build"
+OTHER_MAJOR = (
+    "code of the CUDA 13.0 toolkit needs CUDA 13.x (torch's own structures change with the major), "
+    "and torch 2.6 runs on 11.8, 12.4, 12.6"
 )
 
 
@@ -44,14 +47,18 @@ def python(*texts: str) -> tuple[PythonVersion, ...]:
     return tuple(PythonVersion.parse(text) for text in texts)
 
 
-def torch_fact(version: str, index_cuda: str, cudas: Sequence[str], pythons: Sequence[str]) -> TorchFact:
+def torch_fact(
+    version: str, index_cuda: str, cudas: Sequence[str], pythons: Sequence[str], wheel: PinnedFile | None = None
+) -> TorchFact:
     return TorchFact(
         version=TorchVersion.parse(version),
         release=f"{version}.0",
         index_cuda=CudaVersion.parse(index_cuda),
         cuda=tuple(CudaVersion.parse(text) for text in cudas),
         pythons=python(*pythons),
-        wheel=None,
+        wheel=wheel,
+        cxx11_abi=True,
+        cxx_standard=17,
     )
 
 
@@ -76,7 +83,7 @@ def profile(name: str) -> Profile:
     )
 
 
-def recipe(name: str, cudart: Cudart) -> Recipe:
+def recipe(name: str, cudart: Cudart, needed_per_torch: frozenset[str] | None = None) -> Recipe:
     return Recipe(
         name=name,
         folder=Path("recipes") / name,
@@ -84,13 +91,22 @@ def recipe(name: str, cudart: Cudart) -> Recipe:
         package=PackageNames(distribution=name, package="fa3", module="fa3_interface", version="3.0.0", summary=""),
         cudart=cudart,
         needed=frozenset({"libc10.so"}),
+        needed_per_torch=needed_per_torch,
         default_profile="fa3-fwd",
         profiles={profile.name: profile for profile in (profile("fa3-fwd"), profile("hdim128-bf16"))},
     )
 
 
+NEEDED_PER_TORCH = frozenset({"libc10.so", "libc10_cuda.so"})
 TORCHES = (
-    torch_fact("2.6", "12.4", ["11.8", "12.4", "12.6"], ["3.9", "3.10", "3.11", "3.12", "3.13"]),
+    torch_fact("2.5", "12.4", ["11.8", "12.1", "12.4"], ["3.9", "3.10", "3.11", "3.12"]),  # no wheel to bind against
+    torch_fact(
+        "2.6",
+        "12.4",
+        ["11.8", "12.4", "12.6"],
+        ["3.9", "3.10", "3.11", "3.12", "3.13"],
+        PinnedFile(project="torch", filename="torch-2.6.0-cp312-cp312-manylinux1_x86_64.whl", sha256="a" * 64),
+    ),
     torch_fact("2.9", "12.8", ["12.6", "12.8", "13.0"], ["3.10", "3.11", "3.12", "3.13", "3.14"]),
     torch_fact("2.11", "13.0", ["12.6", "12.8", "13.0"], ["3.10", "3.11", "3.12", "3.13", "3.14"]),
     torch_fact("2.12", "12.8", ["12.6", "12.8"], ["3.10", "3.11", "3.12", "3.13", "3.14"]),
@@ -109,12 +125,18 @@ PROJECT = Project(
         torches={fact.version: fact for fact in TORCHES},
         pythons=python("3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.15"),
         stable_floor=TorchVersion(2, 9),
+        platforms={"linux_x86_64": None, "linux_aarch64": "no machine has it"},
         exclusions=(Exclusion(cuda=TOOLKIT_132, torch=TorchVersion(2, 13), python=None, reason=EXCLUDED),),
+        ci=(),
     ),
-    recipes={"fa3-fwd": recipe("fa3-fwd", Cudart.STATIC), "fa3-shared": recipe("fa3-shared", Cudart.SHARED)},
+    recipes={
+        "fa3-fwd": recipe("fa3-fwd", Cudart.STATIC, NEEDED_PER_TORCH),
+        "fa3-shared": recipe("fa3-shared", Cudart.SHARED),
+    },
     pins={},
     switches=frozenset(),
 )
+ON_THE_MACHINE = {ToolkitVersion.parse("12.4"): "system /opt/cuda"}
 REGISTRY_ONLY = {TOOLKIT_130: "registry", TOOLKIT_132: "registry"}
 
 
@@ -137,26 +159,30 @@ def reason_of(request: Request, here: Situation | None = None) -> str:
 
 
 @pytest.mark.parametrize(
-    ("toolkit", "torch_version", "cudart", "runtime"),
+    ("toolkit", "torch_version", "cudart", "abi", "runtime"),
     [
-        ("12.4", "2.9", Cudart.STATIC, "12.8"),
-        ("12.4", "2.11", Cudart.STATIC, "13.0"),
-        ("13.2", "2.11", Cudart.STATIC, "13.0"),  # static: the minor does not matter
-        ("13.0", "2.9", Cudart.STATIC, "13.0"),  # the index's 12.8 does not qualify, the lowest that does is taken
-        ("13.0", "2.12", Cudart.STATIC, None),
-        ("12.4", "2.9", Cudart.SHARED, "12.8"),
-        ("12.4", "2.11", Cudart.SHARED, "12.6"),
-        ("12.8", "2.6", Cudart.SHARED, None),
-        ("13.2", "2.11", Cudart.SHARED, None),
-        ("13.0", "2.13", Cudart.SHARED, "13.2"),
+        ("12.4", "2.9", Cudart.STATIC, AbiClass.STABLE, "12.8"),
+        ("12.4", "2.11", Cudart.STATIC, AbiClass.STABLE, "13.0"),
+        ("13.2", "2.11", Cudart.STATIC, AbiClass.STABLE, "13.0"),  # static: the minor does not matter
+        # the index's 12.8 does not qualify, the lowest that does is taken
+        ("13.0", "2.9", Cudart.STATIC, AbiClass.STABLE, "13.0"),
+        ("13.0", "2.12", Cudart.STATIC, AbiClass.STABLE, None),
+        ("12.4", "2.9", Cudart.SHARED, AbiClass.STABLE, "12.8"),
+        ("12.4", "2.11", Cudart.SHARED, AbiClass.STABLE, "12.6"),
+        ("12.8", "2.6", Cudart.SHARED, AbiClass.PER_TORCH, None),
+        ("13.2", "2.11", Cudart.SHARED, AbiClass.STABLE, None),
+        ("13.0", "2.13", Cudart.SHARED, AbiClass.STABLE, "13.2"),
+        ("12.8", "2.6", Cudart.STATIC, AbiClass.PER_TORCH, "12.4"),  # the minor does not matter here either
+        ("13.0", "2.6", Cudart.STATIC, AbiClass.PER_TORCH, None),
+        ("12.4", "2.11", Cudart.STATIC, AbiClass.PER_TORCH, "12.6"),  # never the index's 13.0: another major
     ],
 )
 def test_a_toolkit_is_paired_with_a_runtime_of_torch(
-    toolkit: str, torch_version: str, cudart: Cudart, runtime: str | None
+    toolkit: str, torch_version: str, cudart: Cudart, abi: AbiClass, runtime: str | None
 ) -> None:
     fact = PROJECT.matrix.torches[TorchVersion.parse(torch_version)]
 
-    found = pair_runtime(CudaVersion.parse(toolkit), fact, cudart)
+    found = pair_runtime(CudaVersion.parse(toolkit), fact, cudart, abi)
 
     assert found == (None if runtime is None else CudaVersion.parse(runtime))
 
@@ -311,6 +337,30 @@ def test_each_profile_and_toolkit_is_a_build_of_its_own_in_ascending_order() -> 
     ]
 
 
+def test_a_torch_below_the_floor_has_a_build_of_its_own_beside_the_one_wheel() -> None:
+    request = Request(cuda=cuda("12.4"), torch=torch("2.11", "2.6", "2.9"), python=python("3.11", "3.12"))
+
+    older, one_wheel = make_plan(PROJECT, request, situation(ON_THE_MACHINE)).builds
+
+    assert (older.version, older.abi, older.torch) == ("3.0.0+cu124torch2.6", AbiClass.PER_TORCH, TorchVersion(2, 6))
+    assert [(str(c.cell.torch), str(c.cell.python), str(c.runtime)) for c in older.cells] == [
+        ("2.6", "3.11", "12.4"),
+        ("2.6", "3.12", "12.4"),
+    ]
+    assert older.needed == NEEDED_PER_TORCH
+    assert (one_wheel.version, one_wheel.abi, one_wheel.torch) == ("3.0.0+cu124", AbiClass.STABLE, TorchVersion(2, 9))
+    assert len(one_wheel.cells) == 4
+    assert one_wheel.needed == {"libc10.so"}
+
+
+def test_the_label_of_a_build_per_torch_names_the_profile_last() -> None:
+    request = Request(profiles=("hdim128-bf16",), cuda=cuda("12.4"), torch=torch("2.6"))
+
+    (build,) = make_plan(PROJECT, request, situation(ON_THE_MACHINE)).builds
+
+    assert build.version == str(Version(build.version)) == "3.0.0+cu124torch2.6.hdim128.bf16"
+
+
 def test_a_plan_keeps_the_cells_it_cannot_build() -> None:
     plan = make_plan(PROJECT, Request(cuda=cuda("13.0"), torch=torch("2.6", "2.9")), situation())
 
@@ -321,8 +371,18 @@ def test_a_plan_keeps_the_cells_it_cannot_build() -> None:
 # Rejections.
 
 
-def test_a_torch_before_the_stable_abi_is_rejected() -> None:
-    assert reason_of(Request(cuda=cuda("13.0"), torch=torch("2.6"))) == TOO_OLD
+def test_a_torch_before_the_stable_abi_is_rejected_where_no_build_of_its_own_can_be_made() -> None:
+    here = situation(ON_THE_MACHINE)
+    assert reason_of(Request(recipe="fa3-shared", cuda=cuda("12.4"), torch=torch("2.6")), here) == (
+        f"{OWN_BUILD}, which recipe fa3-shared does not make (needed_per_torch)"
+    )
+    assert reason_of(Request(cuda=cuda("12.4"), torch=torch("2.5")), here) == (
+        f"{OWN_BUILD.replace('2.6', '2.5')}, but matrix.yaml pins no wheel of it to bind against"
+    )
+
+
+def test_a_build_per_torch_needs_torchs_own_cuda_major() -> None:
+    assert reason_of(Request(cuda=cuda("13.0"), torch=torch("2.6"))) == OTHER_MAJOR
 
 
 def test_a_python_torch_was_not_published_for_is_rejected() -> None:
@@ -407,7 +467,7 @@ def test_another_platform_is_rejected_and_has_no_nearest_cell() -> None:
         make_plan(PROJECT, Request(), arm)
 
     assert caught.value.detail == (
-        "this machine is linux_aarch64, and hopperforge builds for linux_x86_64 only",
+        "this machine is linux_aarch64, and hopperforge builds for linux_x86_64 only: no machine has it",
         "no other cell of the matrix can be built here either",
     )
     assert caught.value.hint is None
@@ -426,7 +486,7 @@ def test_nothing_to_build_names_each_reason_once_and_the_nearest_cell() -> None:
 
     assert caught.value.sentence == "nothing to build: no candidate cell can be built, of 4 asked for"
     assert caught.value.detail == (
-        TOO_OLD,
+        OTHER_MAJOR,
         "code of the CUDA 13.0 toolkit needs CUDA 13.0 or newer, and torch 2.12 runs on 12.6, 12.8",
         "the nearest cell that can be built: fa3-fwd/fa3-fwd cuda 13.0 torch 2.13 python 3.11 linux_x86_64",
     )
@@ -508,11 +568,11 @@ def test_every_cell_of_the_matrix_is_judged_exactly_once() -> None:
     accepted, rejected = select(PROJECT, request, here)
 
     judged = [*(found.cell for found in accepted), *(found.cell for found in rejected)]
-    assert len(judged) == 2 * 5 * 5 * 7
+    assert len(judged) == 2 * 5 * 6 * 7
     assert set(judged) == asked_for(request, here)
-    # By hand, per profile: 2.9, 2.11 and 2.13 with 5 Pythons for each of four toolkits, 2.12 with two of 12.x; less
-    # 13.2 with 2.13. Plain 12.4 has none, for 12.4+ptxas12.9 has its packages' names.
-    assert len(accepted) == 2 * 5 * (3 * 4 + 2 - 1)
+    # By hand, per profile: 2.9, 2.11 and 2.13 with 5 Pythons for each of four toolkits, 2.6 and 2.12 with two of 12.x;
+    # less 13.2 with 2.13. Plain 12.4 has none, for 12.4+ptxas12.9 has its packages' names.
+    assert len(accepted) == 2 * 5 * (3 * 4 + 2 * 2 - 1)
 
 
 @given(requests, situations)
@@ -535,7 +595,9 @@ def test_a_candidate_is_accepted_or_rejected_and_an_accepted_pair_keeps_the_rule
         )
         assert found.cell.python in fact.pythons
         assert found.cell.cuda in here.toolkits_at_hand
-        assert found.cell.torch >= PROJECT.matrix.stable_floor
+        stable = found.cell.torch >= PROJECT.matrix.stable_floor
+        assert found.abi is (AbiClass.STABLE if stable else AbiClass.PER_TORCH)
+        assert stable or (found.runtime.major == found.cell.cuda.cuda.major and fact.wheel is not None)
 
 
 @given(requests, situations)
@@ -553,6 +615,8 @@ def test_an_accepted_cell_is_in_exactly_one_build(request: Request, here: Situat
     assert len({str(build) for build in plan.builds}) == len(plan.builds)
     for build in plan.builds:
         assert {(found.cell.profile, found.cell.cuda) for found in build.cells} == {(build.profile.name, build.cuda)}
+        assert {min(found.cell.torch, PROJECT.matrix.stable_floor) for found in build.cells} == {build.torch}
+        assert str(Version(build.version)) == build.version
 
 
 @given(requests, situations, st.randoms())

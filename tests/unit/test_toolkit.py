@@ -405,7 +405,9 @@ def test_toolkits_at_hand_say_where_each_would_come_from(tmp_path: Path) -> None
         CUDA_130: _fact(*wheels),
         CUDA_132: _fact(*wheels, version=CUDA_132),
     }
-    matrix = Matrix(toolkits=facts, torches={}, pythons=(), stable_floor=TorchVersion(2, 9), exclusions=())
+    matrix = Matrix(
+        toolkits=facts, torches={}, pythons=(), stable_floor=TorchVersion(2, 9), platforms={}, exclusions=(), ci=()
+    )
     workspace, _ = _workspace(tmp_path, CUDA_HOME=str(root))
     assert toolkits_at_hand(matrix, ToolkitChoice.AUTO, workspace) == {
         CUDA_130: "registry",

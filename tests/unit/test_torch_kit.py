@@ -48,6 +48,8 @@ def _fact_of(wheel: PinnedFile | None) -> TorchFact:
         cuda=(CudaVersion(12, 8),),
         pythons=(),
         wheel=wheel,
+        cxx11_abi=True,
+        cxx_standard=17,
     )
 
 

@@ -31,7 +31,7 @@ Found = Iterator[tuple[Tree, str]]
 
 def check_matrix(file: str, tree: Tree) -> list[Problem]:
     """Problems of matrix.yaml beyond its shape."""
-    found = [*_repeated(tree), *_toolkits(tree), *_torches(tree), *_exclusions(tree)]
+    found = [*_repeated(tree), *_toolkits(tree), *_torches(tree), *_points(tree)]
     return [Problem(file, place.line, place.column, message) for place, message in found]
 
 
@@ -150,7 +150,8 @@ def _stable_floor(tree: Tree) -> Found:
         yield floor, f'torch {floor.value} needs the key "wheel": the stable front binds against it'
 
 
-def _exclusions(tree: Tree) -> Found:
+def _points(tree: Tree) -> Found:
+    """Exclusions and cells of CI name what the matrix has."""
     known = {
         "cuda": ("CUDA", list(_toolkit_names(tree))),
         "torch": ("torch", [key for key, _ in tree.items("torch")]),
@@ -159,8 +160,9 @@ def _exclusions(tree: Tree) -> Found:
     for exclusion in tree.elements("exclusions"):
         if not any(key in known and place.value is not None for key, place in exclusion.items()):
             yield exclusion, "an exclusion names a cuda, a torch or a python"
+    for point in (*tree.elements("exclusions"), *tree.elements("ci")):
         for key, (name, versions) in known.items():
-            place = exclusion.get(key)
+            place = point.get(key)
             if place is not None and isinstance(place.value, str) and versions and place.value not in versions:
                 yield place, f"{name} {place.value} is not in the matrix; it has {', '.join(versions)}"
 

@@ -6,6 +6,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from hopperforge.config.files import (
+    CiShape,
     DebianShape,
     ExclusionShape,
     MatrixFile,
@@ -18,7 +19,7 @@ from hopperforge.config.files import (
     ToolkitShape,
     TorchShape,
 )
-from hopperforge.model.matrix import Exclusion, Matrix, TorchFact
+from hopperforge.model.matrix import CiCell, Exclusion, Matrix, TorchFact
 from hopperforge.model.profile import Budget, Profile
 from hopperforge.model.recipe import Cudart, PackageNames, Recipe
 from hopperforge.model.toolkit import DebianPackage, PinnedFile, Redist, ToolkitFact, ToolkitOrigin
@@ -42,7 +43,9 @@ def to_matrix(shape: MatrixFile) -> Matrix:
         torches={version: _torch(version, torches[version]) for version in sorted(torches)},
         pythons=_pythons(shape.pythons),
         stable_floor=TorchVersion.parse(shape.stable_floor),
+        platforms={name: shape.platforms[name].declared_only for name in shape.platforms},
         exclusions=tuple(_exclusion(exclusion) for exclusion in shape.exclusions),
+        ci=tuple(_ci_cell(cell) for cell in shape.ci),
     )
 
 
@@ -89,6 +92,8 @@ def _torch(version: TorchVersion, shape: TorchShape) -> TorchFact:
         cuda=tuple(sorted(CudaVersion.parse(text) for text in shape.cuda)),
         pythons=_pythons(shape.pythons),
         wheel=None if shape.wheel is None else _wheel(shape.wheel),
+        cxx11_abi=shape.cxx11_abi,
+        cxx_standard=shape.cxx_standard,
     )
 
 
@@ -98,6 +103,10 @@ def _pythons(texts: list[str]) -> tuple[PythonVersion, ...]:
 
 def _wheel(shape: PinnedWheel) -> PinnedFile:
     return PinnedFile(project=shape.project, filename=shape.filename, sha256=shape.sha256)
+
+
+def _ci_cell(shape: CiShape) -> CiCell:
+    return CiCell(cuda=ToolkitVersion.parse(shape.cuda), torch=TorchVersion.parse(shape.torch), engine=shape.engine)
 
 
 def _exclusion(shape: ExclusionShape) -> Exclusion:
@@ -124,6 +133,7 @@ def to_recipe(shape: RecipeFile, folder: Path) -> Recipe:
         ),
         cudart=Cudart(shape.cudart),
         needed=frozenset(shape.needed),
+        needed_per_torch=None if shape.needed_per_torch is None else frozenset(shape.needed_per_torch),
         default_profile=shape.default_profile,
         profiles={name: _profile(name, profile) for name, profile in shape.profiles.items()},
     )

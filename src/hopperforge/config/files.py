@@ -29,6 +29,7 @@ _SHA1 = _worded(r"^[0-9a-f]{40}$", "is not a git hash: 40 digits of 0-9 and a-f"
 _SWITCH = _worded(r"^(DISABLE|ENABLE)_[A-Z0-9]+$", "is not a switch, such as DISABLE_PAGEDKV")
 _ARCHITECTURE = _worded(r"^sm_[0-9]+[af]?$", "is not a GPU architecture, such as sm_90a")
 _SIZE = _worded(r"^[0-9]+(\.[0-9]+)? MB$", 'is not a size, such as "27.6 MB"')
+_PLATFORM = _worded(r"^[a-z]+_[a-z0-9_]+$", "is not a platform, such as linux_x86_64")
 _NAME = _worded(r"^[a-z0-9]+(-[a-z0-9]+)*$", "is not a name of small letters, digits and single hyphens")
 _PIN = _worded(r"^[A-Za-z0-9][A-Za-z0-9._-]*$", "is not a pin name: letters, digits, dots and hyphens")
 _MODULE = _worded(r"^[a-z_][a-z0-9_]*$", "is not a Python name in small letters")
@@ -59,6 +60,7 @@ Release = Annotated[str, Field(pattern=_RELEASE)]
 Sha256 = Annotated[str, Field(pattern=_SHA256)]
 GitHash = Annotated[str, Field(pattern=_SHA1)]
 Name = Annotated[str, Field(pattern=_NAME)]
+Platform = Annotated[str, Field(pattern=_PLATFORM)]
 PinName = Annotated[str, Field(pattern=_PIN)]
 Module = Annotated[str, Field(pattern=_MODULE)]
 ProjectName = Annotated[str, Field(pattern=_PROJECT)]
@@ -154,6 +156,28 @@ class TorchShape(_Shape):
     """The Pythons it has wheels for."""
     wheel: PinnedWheel | None = None
     """The build whose headers and libraries a front binds against."""
+    cxx11_abi: bool = True
+    """Whether that build's C++ symbols follow the C++11 ABI of libstdc++."""
+    cxx_standard: Annotated[int, Field(ge=17)] = 17
+    """The oldest C++ standard that build's headers compile as."""
+
+
+class PlatformShape(_Shape):
+    """A platform wheels are meant for."""
+
+    declared_only: Sentence | None = None
+    """Why nothing is built for it; left out where it is built."""
+
+
+class CiShape(_Shape):
+    """A cell that the tests build and import."""
+
+    cuda: Version
+    """The toolkit."""
+    torch: Version
+    """The torch release line."""
+    engine: Name
+    """Where it is built."""
 
 
 class ExclusionShape(_Shape):
@@ -182,8 +206,12 @@ class MatrixFile(_Shape):
     """Every Python a wheel is offered to."""
     stable_floor: Version
     """The oldest torch whose stable ABI serves; a front bound against it serves every later one."""
+    platforms: Annotated[dict[Platform, PlatformShape], Field(min_length=1)]
+    """Platforms by name."""
     exclusions: list[ExclusionShape]
     """Points that must not be built, with reasons."""
+    ci: list[CiShape] = []
+    """Cells that the tests build and import beside the real torch."""
 
 
 class BudgetShape(_Shape):
@@ -236,6 +264,8 @@ class RecipeFile(_Shape):
     """How the CUDA runtime is linked."""
     needed: Libraries
     """The libraries in DT_NEEDED, beside the system's, exactly."""
+    needed_per_torch: Libraries | None = None
+    """The same for builds tied to one torch; without it there are none."""
     default_profile: Name
     """The profile built when none is asked for."""
     profiles: Annotated[dict[Name, ProfileShape], Field(min_length=1)]

@@ -1,4 +1,4 @@
-"""The words of a command, `key=value[,value]`, read all at once.
+"""The words of a command, `key=value[,value]` and the bare word `all`, read all at once.
 
 `--flags` are not words: `cli` takes them out first. What a missing word means is decided in planning, not here.
 """
@@ -31,6 +31,9 @@ WORDS: Final = (
     "toolkit",
 )
 
+# The one word without a value: every cuda, torch and python of the matrix, as far as the other words leave open.
+ALL: Final = "all"
+
 _MANY: Final = frozenset({"profile", "cuda", "torch", "python"})
 _COUNT: Final = re.compile(r"[1-9][0-9]{0,5}")
 _MEMORY: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(K|M|G|T)(B|iB)?")
@@ -41,14 +44,16 @@ Value = TypeVar("Value")
 
 def parse_words(words: Sequence[str], project: Project) -> Request:
     """Read the words of a build or a plan; InputError lists every one that is wrong, with what it may have meant."""
-    reader = _Reader(project, _split(words, WORDS, many=_MANY))
+    reader = _Reader(project, _split([word for word in words if word != ALL], WORDS, many=_MANY))
     recipe = reader.named("recipe", project.recipes)
+    matrix = project.matrix
+    every = (matrix.toolkits, matrix.torches, matrix.pythons) if ALL in words else ((), (), ())
     request = Request(
         recipe=recipe,
         profiles=reader.profiles(recipe),
-        cuda=reader.versions("cuda", ToolkitVersion.parse, project.matrix.toolkits),
-        torch=reader.versions("torch", TorchVersion.parse, project.matrix.torches),
-        python=reader.versions("python", PythonVersion.parse, project.matrix.pythons),
+        cuda=reader.versions("cuda", ToolkitVersion.parse, matrix.toolkits) or tuple(every[0]),
+        torch=reader.versions("torch", TorchVersion.parse, matrix.torches) or tuple(every[1]),
+        python=reader.versions("python", PythonVersion.parse, matrix.pythons) or tuple(every[2]),
         engine=reader.named("engine", ENGINES),
         executor=reader.named("executor", EXECUTORS),
         jobs=reader.one("jobs", parse_count),

@@ -17,6 +17,7 @@ _Json: TypeAlias = dict[str, Any]
 _EXPECTED: Final = {
     "string_type": "a string",
     "int_type": "a whole number",
+    "bool_type": "true or false",
     "list_type": "a list",
     "dict_type": "a mapping",
     "model_type": "a mapping",

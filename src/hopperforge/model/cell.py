@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import assert_never
 
 from hopperforge.model.profile import Profile
 from hopperforge.model.recipe import Recipe
@@ -105,6 +106,17 @@ class Build:
         if self.kernels is Kernels.INLINE:
             parts.append("inline")
         return ".".join(parts)
+
+    @property
+    def needed(self) -> frozenset[str]:
+        """The exact set of non-system libraries in DT_NEEDED of this ABI class."""
+        match self.abi:
+            case AbiClass.STABLE:
+                return self.recipe.needed
+            case AbiClass.PER_TORCH:
+                return self.recipe.needed_per_torch or frozenset()
+            case _:
+                assert_never(self.abi)
 
     @property
     def version(self) -> str:

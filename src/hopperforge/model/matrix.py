@@ -13,7 +13,8 @@ class TorchFact:
 
     `release` is the full number the facts were read at; `index_cuda` the CUDA of the package index's build,
     `cuda` every CUDA runtime it was published for; `wheel` the build whose headers and libraries a front binds
-    against, given only where a front does.
+    against, given only where a front does. `cxx11_abi` and `cxx_standard` are of that build: whether its C++ symbols
+    follow the C++11 ABI of libstdc++, and the oldest C++ its headers compile as (17, 20).
     """
 
     version: TorchVersion
@@ -22,6 +23,17 @@ class TorchFact:
     cuda: tuple[CudaVersion, ...]
     pythons: tuple[PythonVersion, ...]
     wheel: PinnedFile | None
+    cxx11_abi: bool
+    cxx_standard: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CiCell:
+    """A cell that the tests build and import on every change; `engine` is where."""
+
+    cuda: ToolkitVersion
+    torch: TorchVersion
+    engine: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,11 +51,14 @@ class Matrix:
     """Everything matrix.yaml declares; mappings are in ascending order of version.
 
     `stable_floor` is the oldest torch with the stable ABI that upstream's flash_api_stable.cpp needs:
-    a front bound against its headers serves every later torch.
+    a front bound against its headers serves every later torch, an older torch takes a front of its own. `platforms`
+    says of each why it is declared only, or None where it can be built. `ci` are the cells that the tests prove.
     """
 
     toolkits: Mapping[ToolkitVersion, ToolkitFact]
     torches: Mapping[TorchVersion, TorchFact]
     pythons: tuple[PythonVersion, ...]
     stable_floor: TorchVersion
+    platforms: Mapping[str, str | None]
     exclusions: tuple[Exclusion, ...]
+    ci: tuple[CiCell, ...]

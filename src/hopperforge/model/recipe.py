@@ -28,7 +28,11 @@ class PackageNames:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """One product over the kernels; `needed` is the exact set of non-system libraries in DT_NEEDED."""
+    """One product over the kernels.
+
+    `needed` is the exact set of non-system libraries in DT_NEEDED; `needed_per_torch` is that set for builds tied to
+    one torch, None where the recipe makes no such builds.
+    """
 
     name: str
     folder: Path
@@ -38,3 +42,4 @@ class Recipe:
     needed: frozenset[str]
     default_profile: str
     profiles: Mapping[str, Profile]
+    needed_per_torch: frozenset[str] | None = None

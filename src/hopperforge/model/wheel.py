@@ -1,9 +1,15 @@
 """A wheel on its way to the wheelhouse: one immutable type for each stage it has passed."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from pydantic import ConfigDict, with_config
+
+from hopperforge.model.versions import PythonVersion, TorchVersion
+
+_IMPORT = re.compile(r"import with torch (\d+\.\d+) in python (\d+\.\d+)(?: .*)?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +35,23 @@ class GateResult:
     name: str
     passed: bool
     detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportProof:
+    """What an import gate proves, which is also the gate's name: this torch in this Python."""
+
+    torch: TorchVersion
+    python: PythonVersion
+
+    @classmethod
+    def parse(cls, name: str) -> Self | None:
+        """Read the name of a gate; None if it is another gate's. What follows the Python says where it was run."""
+        match = _IMPORT.fullmatch(name)
+        return match and cls(torch=TorchVersion.parse(match[1]), python=PythonVersion.parse(match[2]))
+
+    def __str__(self) -> str:
+        return f"import with torch {self.torch} in python {self.python}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

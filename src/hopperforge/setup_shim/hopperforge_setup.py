@@ -33,7 +33,8 @@ class Job(TypedDict):
 
     `root` is the folder that holds `hopper/` and `csrc/`; `torch` the unpacked torch wheel; `objects` the pack's
     objects in link order (mode pack); `units` where to write the unit list (mode units); `include` folders for
-    the API file beside torch's; `link` further arguments of the link; `jobs` ninja's job count (mode inline).
+    the API file, searched before the toolkit's; `compile` arguments of the API file that overrule upstream's; `link`
+    further arguments of the link; `jobs` ninja's job count (mode inline).
     """
 
     mode: str
@@ -50,6 +51,7 @@ class Job(TypedDict):
     ninja: str
     objects: list[str]
     include: list[str]
+    compile: list[str]
     link: list[str]
     units: str
     jobs: int
@@ -135,13 +137,13 @@ class Binding(build_ext):
         """Have upstream write its own ninja file, which decides the flags of every source."""
         folder = Path(self.build_temp).absolute()
         folder.mkdir(parents=True, exist_ok=True)
-        includes = _quoted(f"-I{path}" for path in (*ext.include_dirs, *_torch_includes(), *job["include"]))
+        includes = _quoted(f"-I{path}" for path in (*ext.include_dirs, *job["include"], *_torch_includes()))
         flags: dict[str, list[str]] = ext.extra_compile_args  # type: ignore[assignment]  # a dict by torch's convention
         write = sys.modules["torch.utils.cpp_extension"]._write_ninja_file  # noqa: SLF001 - upstream's replacement
         write(
             path=str(folder / "build.ninja"),
             cflags=["-fPIC", "-fvisibility=hidden", *_quoted(_place_free()), *includes],
-            post_cflags=["-DTORCH_EXTENSION_NAME=_C", *flags["cxx"]],
+            post_cflags=["-DTORCH_EXTENSION_NAME=_C", *flags["cxx"], *job["compile"]],
             cuda_cflags=[*_place_free_kernels(), *_quoted(f"-I{path}" for path in ext.include_dirs)],
             cuda_post_cflags=[*TORCH_NVCC_FLAGS, *flags["nvcc"]],
             cuda_dlink_post_cflags=None,

@@ -65,7 +65,7 @@ def link_arguments(build: Build, *, toolkit: str, torch_lib: str, exports: str) 
     torch's libraries are named although the linker sees few uses of them: without them in DT_NEEDED an import
     before torch's own would fail with undefined symbols.
     """
-    needed = tuple(f"-l:{name}" for name in sorted(build.recipe.needed))
+    needed = tuple(f"-l:{name}" for name in sorted(build.needed))
     return (
         "-Wl,--no-as-needed",
         f"-L{torch_lib}",
@@ -80,6 +80,11 @@ def link_arguments(build: Build, *, toolkit: str, torch_lib: str, exports: str) 
         "-Wl,-z,relro,-z,now",
         "-Wl,--strip-all",
     )
+
+
+def compile_arguments(fact: TorchFact) -> tuple[str, ...]:
+    """Make the API file's arguments that follow from the torch it is bound against, after upstream's own."""
+    return (f"-std=c++{fact.cxx_standard}", f"-D_GLIBCXX_USE_CXX11_ABI={int(fact.cxx11_abi)}")
 
 
 def writers() -> dict[str, str]:
@@ -107,8 +112,9 @@ def build_key(inputs: FrontInputs, kernels: str) -> str:
             "front_files": _front_files(build),
             "shim": shim_hashes(),
             "info": _build_info(inputs),
-            "repair": repair_settings(build.recipe.needed),
+            "repair": repair_settings(build.needed),
             "link": placeless_link(build),
+            "compile": compile_arguments(inputs.torch_fact),
             "summary": build.recipe.package.summary,
             "torch_wheel": inputs.torch_wheel.sha256,
             "toolkit": inputs.toolkit.key,
@@ -173,12 +179,14 @@ def _add_own_files(inputs: FrontInputs, folder: Path) -> None:
 def _build_info(inputs: FrontInputs) -> str:
     """Write what the import guard must know of this build as a Python module."""
     build = inputs.build
-    facts = {
+    facts: dict[str, object] = {
         "VERSION": build.version,
         "PROFILE": build.profile.name,
         "CUDA": str(build.cuda.cuda),
         "DRIVER": inputs.toolkit_fact.driver,
-        "TORCH_FLOOR": str(build.torch),
+        "TORCH": str(build.torch),
+        "TORCH_ABI": build.abi.value,
+        "CXX11_ABI": inputs.torch_fact.cxx11_abi,
     }
     lines = ['"""What this build contains; written by hopperforge."""', ""]
     lines += [f"{name} = {value!r}" for name, value in facts.items()]
@@ -204,6 +212,7 @@ def _job(inputs: FrontInputs, pack: KernelPack | None, torch: TorchKit, sizing: 
         summary=build.recipe.package.summary,
         requires=torch_requirement(build),
         objects=objects,
+        compile=compile_arguments(inputs.torch_fact),
         link=link_arguments(
             build,
             toolkit=str(inputs.toolkit.root),

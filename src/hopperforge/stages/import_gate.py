@@ -8,18 +8,21 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import metadata
 from pathlib import Path
+
+from packaging.specifiers import SpecifierSet
 
 from hopperforge.errors import ToolError
 from hopperforge.model.keys import content_key
-from hopperforge.model.versions import TorchVersion
-from hopperforge.model.wheel import GateResult
+from hopperforge.model.versions import PythonVersion, TorchVersion
+from hopperforge.model.wheel import GateResult, ImportProof
 from hopperforge.run.files import Lock, remove_folder, replace_folder, storage_guard, sweep, temporary_folder
 from hopperforge.run.workspace import Workspace
 from hopperforge.stages import import_probe
 from hopperforge.stages.audit_tools import Answer, module, run_tool
 
-_PIP = (*module("pip"), "--python")
+_ASK_VERSION = "import sys; print('%d.%d' % sys.version_info[:2])"
 _INSTALL = ("install", "--quiet", "--no-input", "--disable-pip-version-check")
 
 
@@ -53,10 +56,10 @@ def prove_import(
     """
     wanted = requirement or f"torch=={torch}.*"
     interpreter = framework_venv(python, wanted, workspace)
-    name = f"import with torch {torch} on Python {python_version(interpreter, workspace)}"
+    name = str(ImportProof(torch=torch, python=_version(interpreter, workspace)))
     with temporary_folder(workspace.work, "import") as target:
         install = run_tool(
-            (*_PIP, interpreter, *_INSTALL, "--no-deps", "--no-index", "--target", target, wheel),
+            (*_pip(interpreter, workspace), *_INSTALL, "--no-deps", "--no-index", "--target", target, wheel),
             name=f"install-{wheel.name}",
             workspace=workspace,
         )
@@ -71,11 +74,24 @@ def prove_import(
     return GateResult(name=name, passed=not problems, detail=detail)
 
 
-def python_version(interpreter: Path, workspace: Workspace) -> str:
-    """Ask an interpreter for its version: 3.12."""
-    code = "import sys; print('%d.%d' % sys.version_info[:2])"
-    answer = run_tool((interpreter, "-I", "-c", code), name="python-version", workspace=workspace)
-    return answer.lines[-1] if answer.status == 0 and answer.lines else "of unknown version"
+def _pip(interpreter: str | Path, workspace: Workspace) -> tuple[str | Path, ...]:
+    """Choose the pip that installs for an interpreter: ours, else its own where ours does not go back so far."""
+    if _ours_serves(_version(interpreter, workspace)):
+        return (*module("pip"), "--python", interpreter)
+    return (interpreter, "-m", "pip")
+
+
+def _ours_serves(python: PythonVersion) -> bool:
+    return SpecifierSet(metadata("pip")["Requires-Python"] or "").contains(f"{python}.99")
+
+
+def _version(interpreter: str | Path, workspace: Workspace) -> PythonVersion:
+    """Ask an interpreter for its version: where it lies says nothing about it elsewhere."""
+    answer = run_tool((interpreter, "-I", "-c", _ASK_VERSION), name="python-version", workspace=workspace)
+    try:
+        return PythonVersion.parse(answer.lines[-1] if answer.lines else "")
+    except ValueError as error:
+        raise ToolError(f"{interpreter} does not say its version", detail=answer.tail) from error
 
 
 def _probe(interpreter: Path, target: Path, promise: Promise, name: str, workspace: Workspace) -> Answer:
@@ -125,12 +141,15 @@ def framework_venv(python: str, requirement: str, workspace: Workspace) -> Path:
 
 
 def _make_venv(python: str, requirement: str, folder: Path, workspace: Workspace) -> None:
-    made = run_tool((python, "-m", "venv", "--without-pip", folder), name="venv", workspace=workspace)
+    without = ("--without-pip",) if _ours_serves(_version(python, workspace)) else ()
+    made = run_tool((python, "-m", "venv", *without, folder), name="venv", workspace=workspace)
     if made.status != 0:
         raise ToolError(f"{python} cannot make a virtual environment", detail=made.tail)
     workspace.reporter.note(f"installing {requirement} for {python} to import the package beside it")
     install = run_tool(
-        (*_PIP, folder / "bin" / "python", *_INSTALL, requirement), name="install-framework", workspace=workspace
+        (*_pip(folder / "bin" / "python", workspace), *_INSTALL, requirement),
+        name="install-framework",
+        workspace=workspace,
     )
     if install.status != 0:
         raise ToolError(

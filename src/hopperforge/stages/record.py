@@ -17,7 +17,7 @@ from hopperforge.model.record import (
 )
 from hopperforge.model.upstream import PatchedSource
 from hopperforge.model.wheel import VerifiedWheel
-from hopperforge.stages.front_torch import FrontInputs, placeless_link, writers
+from hopperforge.stages.front_torch import FrontInputs, compile_arguments, placeless_link, writers
 from hopperforge.stages.torch_kit import TorchKit
 
 
@@ -62,7 +62,7 @@ def make_record(
         front=FrontFacts(
             torch_release=torch.release,
             torch_wheel_sha256=torch.wheel_sha256,
-            flags=placeless_link(build),
+            flags=(*compile_arguments(inputs.torch_fact), *placeless_link(build)),
             tools=writers(),
         ),
         gates=verified.gates,

@@ -74,7 +74,7 @@ def _look(
         gates.metadata_gate(wheel, distribution=distribution, version=build.version, requires=requires),
         gates.record_gate(wheel),
         gates.bundled_gate(wheel),
-        gates.needed_gate(wheel, needed=build.recipe.needed),
+        gates.needed_gate(wheel, needed=build.needed),
         gates.exports_gate(wheel),
         gates.runpath_gate(wheel),
         gates.paths_gate(wheel, private=private),

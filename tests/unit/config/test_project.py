@@ -70,6 +70,8 @@ def test_the_torch_lines_ascend_by_version_not_by_text(root: Path) -> None:
         cuda=(CudaVersion(12, 8), CudaVersion(13, 0)),
         pythons=(PythonVersion(3, 9), PythonVersion(3, 10)),
         wheel=PinnedFile(project="torch", filename="torch-2.9.1-cp312-cp312-manylinux_2_28_x86_64.whl", sha256=SHA256),
+        cxx11_abi=True,
+        cxx_standard=17,
     )
     assert torches[TorchVersion(2, 8)].wheel is None
 

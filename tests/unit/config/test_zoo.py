@@ -42,6 +42,7 @@ READER_ONLY = {
     "matrix/unquoted-key",
     "upstream/duplicate-switch",
     # one value against another
+    "matrix/ci-of-unknown-toolkit",
     "matrix/exclusion-of-nulls",
     "matrix/exclusion-of-unknown-ptxas",
     "matrix/exclusion-of-unknown-torch",

@@ -15,7 +15,8 @@ extern "C" {
 #endif
 
 typedef ssize_t Py_ssize_t;
-typedef struct {
+/* The tag is CPython's own: torch's headers declare `struct _object` themselves. */
+typedef struct _object {
   Py_ssize_t ob_refcnt;
   struct _typeobject* ob_type;
 } PyObject;
