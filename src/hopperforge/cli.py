@@ -23,6 +23,8 @@ VERBS: Final[dict[str, tuple[Callable[[verbs.Call], None], str]]] = {
     "fetch": (verbs.fetch, "fetch and verify the pinned upstream source"),
     "patch": (verbs.patch, "apply the patch series and list a profile's units"),
     "build": (verbs.build, "build packages into the wheelhouse"),
+    "image": (verbs.image, "make the builder image of a toolkit: cuda=13.0 engine=docker"),
+    "doctor": (verbs.doctor, "say what this machine lacks and how to install it: engine"),
     "verify": (verbs.verify, "import a wheel beside a real torch: wheel=FILE torch=2.11"),
     "smoke": (verbs.smoke, "run the smoke tests on this machine's GPU: wheel=FILE interpreter=python3"),
     "record": (verbs.record, "join a smoke run's result to the wheel's record: gpu.json"),
@@ -69,6 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "words", nargs="*", metavar="key=value", help="what is asked for, as in cuda=13.0 torch=2.9,2.11"
     )
+    parser.add_argument(
+        "--keep", action="store_true", help="keep what a failed container worked on, and say how to get in"
+    )
     parser.add_argument("--json", action="store_true", help="answer in JSON on standard output")
     parser.add_argument("--verbose", action="store_true", help="show the output of compilers and tools")
     return parser
@@ -92,6 +97,9 @@ def _call(arguments: argparse.Namespace) -> verbs.Call:
         platform=f"{platform.system().lower()}_{platform.machine()}",
         now=lambda: datetime.now(UTC).isoformat(timespec="seconds"),
         answer=print,
+        glibc=platform.libc_ver()[1],
+        root=os.geteuid() == 0,
+        keep=arguments.keep,
     )
 
 

@@ -9,23 +9,26 @@ from typing import Any, Final
 
 from hopperforge.config.project import Project, load_project
 from hopperforge.config.request import parse_keyed, parse_words
-from hopperforge.errors import GateError, InputError
-from hopperforge.model.cell import Build, Plan
+from hopperforge.errors import GateError, InputError, ToolError
+from hopperforge.model.cell import Build, Default, Plan
 from hopperforge.model.keys import JsonValue
 from hopperforge.model.recipe import Recipe
-from hopperforge.model.request import Request
+from hopperforge.model.request import Kernels, Request
 from hopperforge.model.versions import PythonVersion, TorchVersion
 from hopperforge.pipeline import BuildResult, Job
 from hopperforge.plan_report import plan_document, plan_lines
-from hopperforge.planning import Situation, make_plan
+from hopperforge.planning import Situation, for_engine, make_plan
+from hopperforge.run.engine import HOST, Client
+from hopperforge.run.engines import choose_engine, diagnose, look
 from hopperforge.run.files import remove_folder, sha256_file, write_atomic
 from hopperforge.run.machine import read_machine
 from hopperforge.run.workspace import Workspace
+from hopperforge.stages.builder import Containers, image_builder
 from hopperforge.stages.import_gate import Promise, prove_import
 from hopperforge.stages.patch import find_patches, list_units, patch_source
 from hopperforge.stages.smoke import run_smoke
 from hopperforge.stages.source import fetch_source
-from hopperforge.stages.toolkit import toolkits_at_hand
+from hopperforge.stages.toolkit import obtain_toolkit, toolkits_at_hand
 from hopperforge.store.wheelhouse import Shelved, Wheelhouse
 
 _CLEANABLE: Final = ("work", "cache", "wheelhouse")
@@ -33,7 +36,10 @@ _CLEANABLE: Final = ("work", "cache", "wheelhouse")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """A verb's words and flags, and the world it runs in; `answer` prints to standard output."""
+    """A verb's words and flags, and the world it runs in; `answer` prints to standard output.
+
+    `glibc` is this machine's version, `root` whether we are root, `keep` the flag --keep.
+    """
 
     words: tuple[str, ...]
     as_json: bool
@@ -42,20 +48,54 @@ class Call:
     platform: str
     now: Callable[[], str]
     answer: Callable[[str], None]
+    glibc: str = ""
+    root: bool = False
+    keep: bool = False
 
     def project(self) -> Project:
         """Read the project's facts; every problem of every file is one error."""
         return load_project(self.workspace.project)
 
-    def situation(self, project: Project, request: Request) -> Situation:
-        """Look at what planning must know of this machine."""
+    def settle(self, project: Project) -> tuple[Request, Situation]:
+        """Read the words, choose the engine, and look at what planning must know of this machine."""
+        asked = parse_words(self.words, project)
+        engine = self.engine(project, asked)
+        request = for_engine(asked, engine.value)
         at_hand = toolkits_at_hand(project.matrix, request.toolkit, self.workspace)
-        return Situation(toolkits_at_hand=at_hand, python=self.python, platform=self.platform)
+        return request, Situation(toolkits_at_hand=at_hand, python=self.python, platform=self.platform, engine=engine)
 
-    def job(self, project: Project, request: Request) -> Job:
-        """Bind a request to this machine."""
-        machine = read_machine(self.workspace.environ)
-        return Job(project=project, request=request, machine=machine, workspace=self.workspace, now=self.now)
+    def engine(self, project: Project, request: Request) -> Default:
+        """Choose the engine; a build by upstream's own ninja file is for comparing on the host."""
+        if request.kernels is Kernels.INLINE:
+            if request.engine not in (None, HOST):
+                raise InputError("kernels=inline compiles on the host alone", hint="kernels=inline engine=host")
+            return Default(value=HOST, reason="kernels=inline compiles on the host alone")
+        if project.images is None:
+            return Default(value=HOST, reason="the project declares no base images")
+        states = () if request.engine == HOST else look(self.workspace.environ)
+        return choose_engine(request.engine, states, self.glibc)
+
+    def containers(self, project: Project, engine: str, base: str | None) -> Containers | None:
+        """Say how containers are used; None on the host."""
+        if engine == HOST or project.images is None:
+            return None
+        return Containers(
+            client=Client(program=engine, environ=self.workspace.environ),
+            facts=project.images,
+            base=project.images.bases[base or project.images.default],
+            keep=self.keep,
+        )
+
+    def job(self, project: Project, request: Request, engine: str) -> Job:
+        """Bind a request to this machine and an engine."""
+        return Job(
+            project=project,
+            request=request,
+            machine=read_machine(self.workspace.environ),
+            workspace=self.workspace,
+            now=self.now,
+            containers=self.containers(project, engine, request.base),
+        )
 
     def wheelhouse(self) -> Wheelhouse:
         """Open the wheelhouse."""
@@ -65,10 +105,9 @@ class Call:
 def plan(call: Call) -> None:
     """Show what the words come to, without fetching or building anything."""
     project = call.project()
-    request = parse_words(call.words, project)
-    situation = call.situation(project, request)
+    request, situation = call.settle(project)
     made = make_plan(project, request, situation)
-    job = call.job(project, request)
+    job = call.job(project, request, made.engine)
     statuses = {str(build): job.status(build, situation.toolkits_at_hand[build.cuda]) for build in made.builds}
     if call.as_json:
         call.answer(json.dumps(plan_document(made, job.machine, statuses), indent=2))
@@ -89,8 +128,8 @@ def fetch(call: Call) -> None:
 def patch(call: Call) -> None:
     """Apply the series and list the units of the builds asked for."""
     project = call.project()
-    request = parse_words(call.words, project)
-    made = make_plan(project, request, call.situation(project, request))
+    request, situation = call.settle(project)
+    made = make_plan(project, request, situation)
     answers = [_patched(call, project, build) for build in made.builds]
     if call.as_json:
         call.answer(json.dumps(answers, indent=2))
@@ -119,15 +158,45 @@ def _patched(call: Call, project: Project, build: Build) -> JsonValue:
 def build(call: Call) -> None:
     """Build everything the words come to; the first error's code is the command's."""
     project = call.project()
-    request = parse_words(call.words, project)
-    made = make_plan(project, request, call.situation(project, request))
-    results = call.job(project, request).run_plan(made)
+    request, situation = call.settle(project)
+    made = make_plan(project, request, situation)
+    engine = made.defaults.get("engine")
+    if engine is not None and made.engine == HOST:
+        call.workspace.reporter.warn(f"engine=host: {engine.reason}")
+    results = call.job(project, request, made.engine).run_plan(made)
     _report(call, made, results)
     failed = [result for result in results if result.error is not None]
     for result in failed[1:]:
         call.workspace.reporter.warn(f"{result.build}: {result.error}")
     if failed and failed[0].error is not None:
         raise failed[0].error
+
+
+def image(call: Call) -> None:
+    """Make the builder image of a toolkit, or find it made before."""
+    project = call.project()
+    request, situation = call.settle(project)
+    containers = call.containers(project, situation.engine.value, request.base)
+    if containers is None:
+        raise ToolError(f"an image needs docker or podman: {situation.engine.reason}", hint="nox -s doctor -- engine")
+    for version in request.cuda or (max(situation.toolkits_at_hand),):
+        fact = project.matrix.toolkits[version]
+        call.workspace.reporter.stage("toolkit", f"CUDA {version}")
+        toolkit = obtain_toolkit(fact, request.toolkit, call.workspace)
+        call.workspace.reporter.stage("image", f"{containers.client.program}, base {containers.base.name}")
+        builder = image_builder(toolkit, fact, containers, call.workspace)
+        if builder.image is not None:
+            call.answer(
+                f"CUDA {version}: image {builder.image.id[:16]} on {builder.image.base.name}, "
+                f"g++ {builder.compiler.version}, {containers.client.program} has it as {builder.image.reference}"
+            )
+
+
+def doctor(call: Call) -> None:
+    """Say what is missing on this machine and how to install it; starts nothing."""
+    if call.words not in ((), ("engine",)):
+        raise InputError(f"doctor looks at the engines, not at {' '.join(call.words)}", hint="nox -s doctor -- engine")
+    call.answer("\n".join(diagnose(look(call.workspace.environ), root=call.root)))
 
 
 def _report(call: Call, made: Plan, results: Sequence[BuildResult]) -> None:

@@ -15,7 +15,7 @@ from hopperforge.errors import InputError
 from hopperforge.model.request import Kernels, Request, ToolkitChoice
 from hopperforge.model.versions import CudaVersion, PythonVersion, TorchVersion
 
-ENGINES: Final = ("host",)
+ENGINES: Final = ("docker", "podman", "host")
 EXECUTORS: Final = ("local",)
 WORDS: Final = (
     "recipe",
@@ -24,6 +24,7 @@ WORDS: Final = (
     "torch",
     "python",
     "engine",
+    "base",
     "executor",
     "jobs",
     "memory",
@@ -50,6 +51,7 @@ def parse_words(words: Sequence[str], project: Project) -> Request:
         torch=reader.versions("torch", TorchVersion.parse, project.matrix.torches),
         python=reader.versions("python", PythonVersion.parse, project.matrix.pythons),
         engine=reader.named("engine", ENGINES),
+        base=reader.named("base", project.images.bases if project.images else ()),
         executor=reader.named("executor", EXECUTORS),
         jobs=reader.one("jobs", parse_count),
         memory=reader.one("memory", parse_memory),
