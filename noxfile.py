@@ -62,6 +62,18 @@ def build(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def image(session: nox.Session) -> None:
+    """Make the builder image of a toolkit: nox -s image -- cuda=13.0."""
+    verb(session, "image")
+
+
+@nox.session(default=False)
+def doctor(session: nox.Session) -> None:
+    """Say what this machine lacks, and how to install it: engine."""
+    verb(session, "doctor")
+
+
+@nox.session(default=False)
 def verify(session: nox.Session) -> None:
     """Import a wheel against a real torch and join the result to its record: wheel=FILE torch=2.11."""
     verb(session, "verify")

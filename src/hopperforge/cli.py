@@ -13,7 +13,7 @@ from typing import Final, NoReturn
 
 import platformdirs
 
-from hopperforge import __version__, verbs
+from hopperforge import __version__, verbs, verbs_packages
 from hopperforge.console import standard_reporter
 from hopperforge.errors import INTERRUPTED_EXIT_CODE, HopperforgeError, InputError
 from hopperforge.model.versions import PythonVersion
@@ -25,9 +25,11 @@ VERBS: Final[dict[str, tuple[Callable[[verbs.Call], None], str]]] = {
     "fetch": (verbs.fetch, "fetch and verify the pinned upstream source"),
     "patch": (verbs.patch, "apply the patch series and list a profile's units"),
     "build": (verbs.build, "build packages into the wheelhouse"),
-    "verify": (verbs.verify, "import a wheel beside a real torch: wheel=FILE torch=2.11"),
-    "smoke": (verbs.smoke, "run the smoke tests on this machine's GPU: wheel=FILE interpreter=python3"),
-    "record": (verbs.record, "join a smoke run's result to the wheel's record: gpu.json"),
+    "image": (verbs.image, "make the builder image of a toolkit: cuda=13.0 engine=docker"),
+    "doctor": (verbs.doctor, "say what this machine lacks and how to install it: engine"),
+    "verify": (verbs_packages.verify, "import a wheel beside a real torch: wheel=FILE torch=2.11"),
+    "smoke": (verbs_packages.smoke, "run the smoke tests on this machine's GPU: wheel=FILE interpreter=python3"),
+    "record": (verbs_packages.record, "join a smoke run's result to the wheel's record: gpu.json"),
     "clean": (verbs.clean, "remove what can be made again: what=work, cache or wheelhouse"),
 }
 JSON_VERBS: Final = ("plan", "patch", "build", "matrix")
@@ -84,6 +86,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "words", nargs="*", metavar="key=value", help="what is asked for, as in cuda=13.0 torch=2.9,2.11, or all"
     )
+    parser.add_argument(
+        "--keep", action="store_true", help="keep what a failed container worked on, and say how to get in"
+    )
     parser.add_argument("--json", action="store_true", help="answer in JSON on standard output")
     parser.add_argument("--verbose", action="store_true", help="show the output of compilers and tools")
     return parser
@@ -107,6 +112,9 @@ def _call(arguments: argparse.Namespace) -> verbs.Call:
         platform=f"{platform.system().lower()}_{platform.machine()}",
         now=lambda: datetime.now(UTC).isoformat(timespec="seconds"),
         answer=print,
+        glibc=platform.libc_ver()[1],
+        root=os.geteuid() == 0,
+        keep=arguments.keep,
     )
 
 

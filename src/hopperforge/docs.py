@@ -1,4 +1,4 @@
-"""Text in the README that is generated from code and facts: `python -m hopperforge.docs README.md` renews it.
+"""Text in documents that is generated from code and facts: `python -m hopperforge.docs FILE ...` renews it.
 
 A clone has no wheelhouse, so the README's support table says what the facts declare and what CI proves, nothing of what
 any machine has built: that is `nox -s matrix`.

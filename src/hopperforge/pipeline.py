@@ -8,6 +8,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Final, TypeVar
 
 from hopperforge.config.project import Project
@@ -19,20 +20,23 @@ from hopperforge.model.pack import KernelPack, Unit, pack_key
 from hopperforge.model.record import ServedCell
 from hopperforge.model.request import Kernels, Request
 from hopperforge.model.upstream import PatchedSource, UpstreamPin
+from hopperforge.model.wheel import RepairedWheel
 from hopperforge.plan_report import PackStatus, toolkit_text
 from hopperforge.planning import FETCHED
+from hopperforge.run.engine import ContainerEngine
 from hopperforge.run.files import make_folder, temporary_folder
 from hopperforge.run.workspace import Workspace
 from hopperforge.sizing import size
+from hopperforge.stages.builder import Containers, found_image_builder, host_builder, image_builder
+from hopperforge.stages.front_image import bind_in_image
 from hopperforge.stages.front_torch import FrontInputs, bind, build_key, torch_requirement
-from hopperforge.stages.host_compiler import find_host_compiler
 from hopperforge.stages.kernels import cached_units, compile_pack, expected_seconds, unit_keys
 from hopperforge.stages.patch import list_units, patch_source
 from hopperforge.stages.record import make_record
 from hopperforge.stages.repair import repair
 from hopperforge.stages.source import fetch_source, find_source
 from hopperforge.stages.toolkit import obtain_toolkit
-from hopperforge.stages.torch_kit import obtain_torch_kit
+from hopperforge.stages.torch_kit import TorchKit, obtain_torch_kit
 from hopperforge.stages.verify import verify
 from hopperforge.store.costs import load_costs
 from hopperforge.store.wheelhouse import Shelved, Wheelhouse
@@ -72,7 +76,8 @@ class BuildResult:
 class Job:
     """A request with the facts it is judged by and the machine it runs on.
 
-    `now` gives UTC in text, for records; `patched` keeps the sources made ready, by pin.
+    `now` gives UTC in text, for records; `containers` says how containers are used, None that the host is the engine;
+    `patched` keeps the sources made ready, by pin.
     """
 
     project: Project
@@ -80,6 +85,7 @@ class Job:
     machine: Machine
     workspace: Workspace
     now: Callable[[], str]
+    containers: Containers | None = None
     patched: dict[str, PatchedSource] = field(default_factory=dict)
 
     def _patched_source(self, pin: UpstreamPin) -> PatchedSource:
@@ -99,26 +105,46 @@ class Job:
         report.stage("toolkit", f"CUDA {build.cuda}")
         fact = matrix.toolkits[build.cuda]
         toolkit = obtain_toolkit(fact, self.request.toolkit, self.workspace)
-        compiler = find_host_compiler(self.workspace.environ, fact.gcc_max)
-        report.note(f"nvcc {toolkit.release} ({toolkit.origin}), g++ {compiler.version}")
+        report.stage("engine", "host" if self.containers is None else self.containers.client.program)
+        builder = (
+            host_builder(toolkit, fact, self.workspace)
+            if self.containers is None
+            else image_builder(toolkit, fact, self.containers, self.workspace)
+        )
+        where = "" if builder.image is None else f", image {builder.image.id[:16]} on {builder.image.base.name}"
+        report.note(f"nvcc {toolkit.release} ({toolkit.origin}), g++ {builder.compiler.version}{where}")
         return FrontInputs(
             build=build,
             source=patched,
-            toolkit=toolkit,
+            toolkit=builder.toolkit,
             toolkit_fact=fact,
-            compiler=compiler,
+            compiler=builder.compiler,
             torch_fact=matrix.torches[build.torch],
+            engine=builder.engine,
+            image=builder.image,
         )
+
+    def _image_at_hand(self, build: Build) -> bool:
+        """Whether a build's image is there; on the host none is needed."""
+        if self.containers is None:
+            return True
+        fact = self.project.matrix.toolkits[build.cuda]
+        toolkit = obtain_toolkit(fact, self.request.toolkit, self.workspace)
+        return found_image_builder(toolkit, fact, self.containers, self.workspace) is not None
 
     def prepare(self, build: Build) -> Prepared:
         """Give a build its units, its keys and its compile settings."""
         inputs = self.fetch_inputs(build)
         units = list_units(inputs.source, build.profile, build.cuda.cuda, inputs.torch_fact.release, self.workspace)
-        keys = unit_keys(units, source=inputs.source, toolkit=inputs.toolkit, compiler=inputs.compiler)
-        kernels_key = _kernels_key(inputs, keys)
-        at_hand = cached_units(
-            units, source=inputs.source, toolkit=inputs.toolkit, compiler=inputs.compiler, workspace=self.workspace
+        keys = unit_keys(
+            units,
+            source=inputs.source,
+            toolkit=inputs.toolkit,
+            compiler=inputs.compiler,
+            ground=inputs.engine.ground,
         )
+        kernels_key = _kernels_key(inputs, keys)
+        at_hand = cached_units(keys, self.workspace)
         inline = build.kernels is Kernels.INLINE  # upstream's own build knows no store
         missing = [unit for unit in units if inline or not at_hand[unit.path]]
         sizing = self._size(missing or list(units), inputs)
@@ -161,7 +187,8 @@ class Job:
         unseen = PackStatus(
             toolkit=toolkit, units=None, cached=0, sizing=self._size_unseen(), expected_seconds=None, wheel=None
         )
-        if where in FETCHED or (pin.name not in self.patched and find_source(pin, self.workspace) is None):
+        sourced = pin.name in self.patched or find_source(pin, self.workspace) is not None
+        if where in FETCHED or not sourced or not self._image_at_hand(build):
             return unseen
         try:
             prepared = self.prepare(build)
@@ -222,21 +249,7 @@ class Job:
         report.stage("front", f"torch {build.torch} ({build.abi} ABI)")
         torch = clock.time("torch", lambda: obtain_torch_kit(inputs.torch_fact, self.workspace))
         with temporary_folder(make_folder(self.workspace.work), "package-") as folder:
-            out = make_folder(folder / "raw")
-            raw = clock.time(
-                "front", lambda: bind(inputs, pack, torch, sizing=prepared.sizing, out=out, workspace=self.workspace)
-            )
-            report.stage("repair", raw.path.name)
-            repaired = clock.time(
-                "repair",
-                lambda: repair(
-                    raw,
-                    needed=build.needed,
-                    epoch=inputs.source.pin.epoch,
-                    workspace=self.workspace,
-                    work=make_folder(folder / "repaired"),
-                ),
-            )
+            repaired = self._bind(prepared, pack, torch, folder, clock)
             report.stage("verify", repaired.path.name)
             verified = clock.time(
                 "verify",
@@ -247,6 +260,7 @@ class Job:
                     workspace=self.workspace,
                     host=platform.node(),
                     folders={"toolkit": inputs.toolkit.root},
+                    floor=inputs.image.floor if inputs.image is not None else None,
                 ),
             )
             record = make_record(
@@ -255,12 +269,41 @@ class Job:
                 pack=pack,
                 torch=torch,
                 verified=verified,
-                engine="host",
+                engine=inputs.engine.name,
                 timings=clock.seconds,
                 created=self.now(),
             )
             report.stage("record", f"{verified.path.name}.json")
             return self.wheelhouse.add(verified, record), pack.compiled if pack else len(prepared.units)
+
+    def _bind(
+        self, prepared: Prepared, pack: KernelPack | None, torch: TorchKit, folder: Path, clock: "_Clock"
+    ) -> RepairedWheel:
+        """Bind and repair: in one container by cibuildwheel, or step by step on the host."""
+        inputs = prepared.inputs
+        out = make_folder(folder / "raw")
+        if isinstance(inputs.engine, ContainerEngine) and pack is not None:
+            engine = inputs.engine
+            return clock.time(
+                "front",
+                lambda: bind_in_image(
+                    inputs, pack, torch, engine=engine, sizing=prepared.sizing, out=out, workspace=self.workspace
+                ),
+            )
+        raw = clock.time(
+            "front", lambda: bind(inputs, pack, torch, sizing=prepared.sizing, out=out, workspace=self.workspace)
+        )
+        self.workspace.reporter.stage("repair", raw.path.name)
+        return clock.time(
+            "repair",
+            lambda: repair(
+                raw,
+                needed=inputs.build.recipe.needed,
+                epoch=inputs.source.pin.epoch,
+                workspace=self.workspace,
+                work=make_folder(folder / "repaired"),
+            ),
+        )
 
     def _compile(self, prepared: Prepared) -> KernelPack | None:
         inputs = prepared.inputs
@@ -277,6 +320,7 @@ class Job:
             compiler=inputs.compiler,
             sizing=prepared.sizing,
             workspace=self.workspace,
+            engine=inputs.engine,
         )
 
 

@@ -18,7 +18,6 @@ from hopperforge.model.versions import PythonVersion, ToolkitVersion, TorchVersi
 from hopperforge.pairing import join, pair, pair_reason, reason_of_facts
 
 DEFAULT_RECIPE: Final = "fa3-fwd"
-DEFAULT_ENGINE: Final = "host"
 DEFAULT_EXECUTOR: Final = "local"
 
 _SYSTEM: Final = "system"
@@ -28,18 +27,40 @@ FETCHED: Final = frozenset({"registry", "redist"})
 _ONE_WHEEL: Final = "one wheel serves every Python"
 
 
+ON_HOST: Final = Default(value="host", reason="the word engine=")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Situation:
     """What planning must know of the machine.
 
     `toolkits_at_hand` says where each toolkit would come from: "system /usr/local/cuda", "cached", or to be fetched
-    from "registry" or "redist";
-    `python` is the running Python; `platform` is written like "linux_x86_64".
+    from "registry" or "redist"; `python` is the running Python; `platform` is written like "linux_x86_64"; `engine` is
+    the one taken, and why.
     """
 
     toolkits_at_hand: Mapping[ToolkitVersion, str]
     python: PythonVersion
     platform: str
+    engine: Default = ON_HOST
+
+
+def for_engine(request: Request, engine: str) -> Request:
+    """Settle what an engine decides about a request.
+
+    A toolkit installed on this machine may be spread over it and cannot be handed to a container: there, the choice
+    `auto` leaves it out, and `system` is an InputError.
+    """
+    if engine == ON_HOST.value:
+        return request
+    match request.toolkit:
+        case ToolkitChoice.SYSTEM:
+            message = f"toolkit=system is installed on this machine, and engine={engine} cannot see it"
+            raise InputError(message, hint="leave toolkit= out, or take engine=host")
+        case ToolkitChoice.AUTO:
+            return replace(request, toolkit=ToolkitChoice.REGISTRY)
+        case ToolkitChoice.REGISTRY | ToolkitChoice.REDIST:
+            return request
 
 
 def make_plan(project: Project, request: Request, situation: Situation) -> Plan:
@@ -55,7 +76,7 @@ def make_plan(project: Project, request: Request, situation: Situation) -> Plan:
         builds=collapse(project.matrix, find_recipe(project, request), accepted, request.kernels),
         rejected=rejected,
         defaults=_defaults(project, request, situation),
-        engine=request.engine or DEFAULT_ENGINE,
+        engine=situation.engine.value,
         executor=request.executor or DEFAULT_EXECUTOR,
         toolkit=request.toolkit,
     )
@@ -172,7 +193,7 @@ def _defaults(project: Project, request: Request, situation: Situation) -> Mappi
             value=_spread(torches, "cuda"), reason=f"the newest torch that cuda {' and '.join(torches)} serves"
         ),
         "python": Default(value=_spread(pythons, "torch"), reason=_why_python(set(pythons.values()), situation)),
-        "engine": Default(value=DEFAULT_ENGINE, reason="the default engine"),
+        "engine": situation.engine,
         "executor": Default(value=DEFAULT_EXECUTOR, reason="the default executor"),
     }
     return {word: default for word, default in every.items() if not given[word]}

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
@@ -36,8 +36,9 @@ class ApiJob:
     summary: str = ""
     requires: str = "torch"
     objects: tuple[Path, ...] = ()
-    include: tuple[Path, ...] = field(default=(SHIM / "include",))
     compile: tuple[str, ...] = ()
+    shim: Path = SHIM
+    ninja: Path = Path(ninja.BIN_DIR) / "ninja"
     link: tuple[str, ...] = ()
     units: Path = Path("/nonexistent")
     jobs: int = 1
@@ -46,7 +47,7 @@ class ApiJob:
 def write_job(folder: Path, job: ApiJob) -> Path:
     """Write the job file into `folder`."""
     fields = {name: getattr(job, name) for name in job.__dataclass_fields__}
-    fields["ninja"] = Path(ninja.BIN_DIR) / "ninja"
+    fields["include"] = (job.shim / "include",)
     path = folder / "job.json"
     write_atomic(path, json.dumps(fields, default=_plain, indent=1).encode())
     return path
@@ -56,13 +57,18 @@ def _plain(value: object) -> str:
     return str(value)
 
 
-def job_environment(job_file: Path, profile: Profile, environ: Mapping[str, str]) -> dict[str, str]:
-    """Make the whole environment of setup.py: upstream's switches, our job, and nothing of the user's but PATH."""
+def job_environment(
+    job_file: Path, profile: Profile, environ: Mapping[str, str], *, shim: Path = SHIM
+) -> dict[str, str]:
+    """Make the whole environment of setup.py: upstream's switches, our job, and nothing of the user's but PATH.
+
+    `job_file` and `shim` are where setup.py finds them.
+    """
     return {
         "PATH": environ.get("PATH", ""),
         "LC_ALL": "C.UTF-8",
         "PYTHONDONTWRITEBYTECODE": "1",
         "HOPPERFORGE_JOB": str(job_file),
-        "HOPPERFORGE_SHIM": str(SHIM),
+        "HOPPERFORGE_SHIM": str(shim),
         **{f"FLASH_ATTENTION_{switch}": "TRUE" for switch in sorted(profile.switches)},
     }

@@ -1,36 +1,33 @@
 """What each verb of the command line does: gather facts, call the pipeline or a stage, say what came of it."""
 
 import json
-import os
-import shutil
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from hopperforge.config.project import Project, load_project
 from hopperforge.config.request import ALL, parse_keyed, parse_words
 from hopperforge.console import grid
-from hopperforge.errors import GateError, InputError, StorageError
-from hopperforge.model.cell import Accepted, Build, Plan
+from hopperforge.errors import InputError, StorageError, ToolError
+from hopperforge.model.cell import Accepted, Build, Default, Plan
 from hopperforge.model.keys import JsonValue
-from hopperforge.model.recipe import Recipe
-from hopperforge.model.request import Request
-from hopperforge.model.versions import PythonVersion, TorchVersion
+from hopperforge.model.request import Kernels, Request
+from hopperforge.model.versions import PythonVersion
 from hopperforge.pipeline import BuildResult, Job
 from hopperforge.plan_report import plan_document, plan_lines
-from hopperforge.planning import Situation, make_plan
+from hopperforge.planning import Situation, for_engine, make_plan
 from hopperforge.report import WarningsOnly
-from hopperforge.run.files import remove_folder, sha256_file, storage_guard, write_atomic
+from hopperforge.run.engine import HOST, Client
+from hopperforge.run.engines import choose_engine, diagnose, look
+from hopperforge.run.files import remove_folder, storage_guard, write_atomic
 from hopperforge.run.machine import read_machine
 from hopperforge.run.workspace import OWN_NAMES, Workspace
-from hopperforge.stages.import_gate import Promise, prove_import
+from hopperforge.stages.builder import Containers, image_builder
 from hopperforge.stages.patch import find_patches, list_units, patch_source
-from hopperforge.stages.smoke import run_smoke
 from hopperforge.stages.source import fetch_source
-from hopperforge.stages.toolkit import toolkits_at_hand
-from hopperforge.store.wheelhouse import Shelved, Wheelhouse
+from hopperforge.stages.toolkit import obtain_toolkit, toolkits_at_hand
+from hopperforge.store.wheelhouse import Wheelhouse
 from hopperforge.support import COLUMNS, make_support, support_document, text_reasons, text_rows
 
 _CLEANABLE: Final = ("work", "cache", "wheelhouse")
@@ -38,7 +35,10 @@ _CLEANABLE: Final = ("work", "cache", "wheelhouse")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """A verb's words and flags, and the world it runs in; `answer` prints to standard output."""
+    """A verb's words and flags, and the world it runs in; `answer` prints to standard output.
+
+    `glibc` is this machine's version, `root` whether we are root, `keep` the flag --keep.
+    """
 
     words: tuple[str, ...]
     as_json: bool
@@ -47,20 +47,54 @@ class Call:
     platform: str
     now: Callable[[], str]
     answer: Callable[[str], None]
+    glibc: str = ""
+    root: bool = False
+    keep: bool = False
 
     def project(self) -> Project:
         """Read the project's facts; every problem of every file is one error."""
         return load_project(self.workspace.project)
 
-    def situation(self, project: Project, request: Request) -> Situation:
-        """Look at what planning must know of this machine."""
+    def settle(self, project: Project, *more: str) -> tuple[Request, Situation]:
+        """Read the words and `more`, choose the engine, and look at what planning must know of this machine."""
+        asked = parse_words((*self.words, *more), project)
+        engine = self.engine(project, asked)
+        request = for_engine(asked, engine.value)
         at_hand = toolkits_at_hand(project.matrix, request.toolkit, self.workspace)
-        return Situation(toolkits_at_hand=at_hand, python=self.python, platform=self.platform)
+        return request, Situation(toolkits_at_hand=at_hand, python=self.python, platform=self.platform, engine=engine)
 
-    def job(self, project: Project, request: Request) -> Job:
-        """Bind a request to this machine."""
-        machine = read_machine(self.workspace.environ)
-        return Job(project=project, request=request, machine=machine, workspace=self.workspace, now=self.now)
+    def engine(self, project: Project, request: Request) -> Default:
+        """Choose the engine; a build by upstream's own ninja file is for comparing on the host."""
+        if request.kernels is Kernels.INLINE:
+            if request.engine not in (None, HOST):
+                raise InputError("kernels=inline compiles on the host alone", hint="kernels=inline engine=host")
+            return Default(value=HOST, reason="kernels=inline compiles on the host alone")
+        if project.images is None:
+            return Default(value=HOST, reason="the project declares no base images")
+        states = () if request.engine == HOST else look(self.workspace.environ)
+        return choose_engine(request.engine, states, self.glibc)
+
+    def containers(self, project: Project, engine: str, base: str | None) -> Containers | None:
+        """Say how containers are used; None on the host."""
+        if engine == HOST or project.images is None:
+            return None
+        return Containers(
+            client=Client(program=engine, environ=self.workspace.environ),
+            facts=project.images,
+            base=project.images.bases[base or project.images.default],
+            keep=self.keep,
+        )
+
+    def job(self, project: Project, request: Request, engine: str) -> Job:
+        """Bind a request to this machine and an engine."""
+        return Job(
+            project=project,
+            request=request,
+            machine=read_machine(self.workspace.environ),
+            workspace=self.workspace,
+            now=self.now,
+            containers=self.containers(project, engine, request.base),
+        )
 
     def wheelhouse(self) -> Wheelhouse:
         """Open the wheelhouse."""
@@ -70,11 +104,10 @@ class Call:
 def plan(call: Call) -> None:
     """Show what the words come to, without fetching or building anything."""
     project = call.project()
-    request = parse_words(call.words, project)
-    situation = call.situation(project, request)
+    request, situation = call.settle(project)
     made = make_plan(project, request, situation)
     quiet = replace(call.workspace, reporter=WarningsOnly(call.workspace.reporter))
-    job = replace(call.job(project, request), workspace=quiet)
+    job = replace(call.job(project, request, made.engine), workspace=quiet)
     statuses = {str(build): job.status(build, situation.toolkits_at_hand[build.cuda]) for build in made.builds}
     if call.as_json:
         call.answer(json.dumps(plan_document(made, job.machine, statuses), indent=2))
@@ -85,9 +118,9 @@ def plan(call: Call) -> None:
 def matrix(call: Call) -> None:
     """Show, for every point of the matrix or those the words leave, whether a wheel was built and proven."""
     project = call.project()
-    request = parse_words((*call.words, ALL), project)
+    request, situation = call.settle(project, ALL)
     records = [package.record for package in call.wheelhouse().packages()]
-    support = make_support(project, request, call.situation(project, request), records)
+    support = make_support(project, request, situation, records)
     if call.as_json:
         call.answer(json.dumps(support_document(support), indent=2))
     else:
@@ -107,8 +140,8 @@ def fetch(call: Call) -> None:
 def patch(call: Call) -> None:
     """Apply the series and list the units of the builds asked for."""
     project = call.project()
-    request = parse_words(call.words, project)
-    made = make_plan(project, request, call.situation(project, request))
+    request, situation = call.settle(project)
+    made = make_plan(project, request, situation)
     answers = [_patched(call, project, build) for build in made.builds]
     if call.as_json:
         call.answer(json.dumps(answers, indent=2))
@@ -137,9 +170,12 @@ def _patched(call: Call, project: Project, build: Build) -> JsonValue:
 def build(call: Call) -> None:
     """Build everything the words come to; the first error's code is the command's."""
     project = call.project()
-    request = parse_words(call.words, project)
-    made = make_plan(project, request, call.situation(project, request))
-    results = call.job(project, request).run_plan(made)
+    request, situation = call.settle(project)
+    made = make_plan(project, request, situation)
+    engine = made.defaults.get("engine")
+    if engine is not None and made.engine == HOST:
+        call.workspace.reporter.warn(f"engine=host: {engine.reason}")
+    results = call.job(project, request, made.engine).run_plan(made)
     _report(call, made, results)
     failed = [(result.build, result.error) for result in results if result.error is not None]
     if len(failed) > 1:
@@ -148,6 +184,33 @@ def build(call: Call) -> None:
         call.workspace.reporter.table(title, ("build", "exit code", "error"), rows)
     if failed:
         raise failed[0][1]
+
+
+def image(call: Call) -> None:
+    """Make the builder image of a toolkit, or find it made before."""
+    project = call.project()
+    request, situation = call.settle(project)
+    containers = call.containers(project, situation.engine.value, request.base)
+    if containers is None:
+        raise ToolError(f"an image needs docker or podman: {situation.engine.reason}", hint="nox -s doctor -- engine")
+    for version in request.cuda or (max(situation.toolkits_at_hand),):
+        fact = project.matrix.toolkits[version]
+        call.workspace.reporter.stage("toolkit", f"CUDA {version}")
+        toolkit = obtain_toolkit(fact, request.toolkit, call.workspace)
+        call.workspace.reporter.stage("image", f"{containers.client.program}, base {containers.base.name}")
+        builder = image_builder(toolkit, fact, containers, call.workspace)
+        if builder.image is not None:
+            call.answer(
+                f"CUDA {version}: image {builder.image.id[:16]} on {builder.image.base.name}, "
+                f"g++ {builder.compiler.version}, {containers.client.program} has it as {builder.image.reference}"
+            )
+
+
+def doctor(call: Call) -> None:
+    """Say what is missing on this machine and how to install it; starts nothing."""
+    if call.words not in ((), ("engine",)):
+        raise InputError(f"doctor looks at the engines, not at {' '.join(call.words)}", hint="nox -s doctor -- engine")
+    call.answer("\n".join(diagnose(look(call.workspace.environ), root=call.root)))
 
 
 def _report(call: Call, made: Plan, results: Sequence[BuildResult]) -> None:
@@ -205,112 +268,6 @@ def _document(result: BuildResult) -> dict[str, JsonValue]:
         "sha256": package.record.wheel.sha256 if package else None,
         "error": str(result.error) if result.error else None,
     }
-
-
-def verify(call: Call) -> None:
-    """Import a wheel of the wheelhouse beside real torches and join the results to its record."""
-    words = parse_keyed(call.words, frozenset({"wheel", "torch", "interpreter"}))
-    package = _package(call, words)
-    torches = _torches(words.get("torch"), package)
-    recipe = call.project().recipes[package.record.recipe]
-    interpreter = _interpreter(words.get("interpreter", sys.executable), call.workspace.environ)
-    results = tuple(
-        prove_import(package.path, promise=_promise(recipe), torch=torch, python=interpreter, workspace=call.workspace)
-        for torch in torches
-    )
-    for result in results:
-        call.answer(f"{result.name}: {'passed' if result.passed else 'FAILED'}: {result.detail}")
-    call.wheelhouse().join_gates(package.record.wheel.sha256, results)
-    failed = [result for result in results if not result.passed]
-    if failed:
-        raise GateError(
-            f"{package.path.name} failed {len(failed)} of {len(results)} import gates",
-            detail=[f"{result.name}: {result.detail}" for result in failed],
-            hint="the record now says so; a wheel with a failed gate is not to be published",
-        )
-
-
-def _interpreter(word: str, environ: Mapping[str, str]) -> str:
-    """Find the Python that a word names: the user's, never that of the environment hopperforge itself runs in."""
-    own = Path(sys.prefix) / "bin"
-    places = [place for place in environ.get("PATH", "").split(os.pathsep) if Path(place) != own]
-    found = shutil.which(word, path=os.pathsep.join(places))
-    if found is None:
-        raise InputError(f"interpreter={word}: there is no such program", hint="interpreter=/path/to/python3")
-    return found
-
-
-def _promise(recipe: Recipe) -> Promise:
-    names = recipe.package
-    operators = ("fwd", "bwd", "fwd_combine", "get_scheduler_metadata")
-    return Promise(
-        module=names.module,
-        operators=tuple(f"{names.package}::{operator}" for operator in operators),
-        function="flash_attn_func",
-        guard="needs a GPU of compute capability 9.0",
-    )
-
-
-def _torches(text: str | None, package: Shelved) -> list[TorchVersion]:
-    if text is None:
-        return sorted({cell.torch for cell in package.record.cells})
-    try:
-        return [TorchVersion.parse(part) for part in text.split(",")]
-    except ValueError as error:
-        raise InputError(str(error), hint="torch=2.9,2.11") from error
-
-
-def _package(call: Call, words: Mapping[str, str]) -> Shelved:
-    """Find the package that `wheel=` names, by its bytes."""
-    if "wheel" not in words:
-        raise InputError("which wheel? the word wheel= is missing", hint="wheel=wheelhouse/NAME.whl")
-    path = Path(words["wheel"])
-    if not path.is_file():
-        raise InputError(f"there is no file {path}", hint=f"ls {call.workspace.wheelhouse}")
-    digest = sha256_file(path)
-    for package in call.wheelhouse().packages():
-        if package.record.wheel.sha256 == digest:
-            return package
-    raise InputError(
-        f"{path} is no package of {call.workspace.wheelhouse}: no record there names its sha256 {digest}",
-        hint="build it here, or copy its record beside it",
-    )
-
-
-def smoke(call: Call) -> None:
-    """Run the recipe's smoke tests on the GPU of this machine; a pass joins the record."""
-    words = parse_keyed(call.words, frozenset({"wheel", "interpreter"}))
-    package = _package(call, words)
-    recipe = call.project().recipes[package.record.recipe]
-    if "interpreter" not in words:
-        raise InputError(
-            "which Python runs the smoke tests? the word interpreter= is missing",
-            hint="interpreter=python3, if that has a CUDA torch and pytest",
-        )
-    interpreter = _interpreter(words["interpreter"], call.workspace.environ)
-    gpu = run_smoke(package.path, recipe=recipe, interpreter=interpreter, workspace=call.workspace)
-    call.wheelhouse().join_gpu(gpu, package.record.wheel.sha256)
-    call.answer(f"{package.path.name}: smoke tests passed on {gpu.get('gpu')}; the record has the result")
-
-
-def record(call: Call) -> None:
-    """Join the result file of a smoke run, made elsewhere, to the record of the wheel it was made with."""
-    if len(call.words) != 1 or "=" in call.words[0]:
-        raise InputError("record takes one file, written by the smoke tests", hint="nox -s record -- gpu.json")
-    joined = call.wheelhouse().join_gpu(*_read_gpu(Path(call.words[0])))
-    call.answer(f"{joined.wheel.file}: the record has the result")
-
-
-def _read_gpu(path: Path) -> tuple[Mapping[str, Any], str]:
-    try:
-        gpu = json.loads(path.read_bytes())
-        return gpu, str(gpu["sha256"])
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path} is not a result of the smoke tests: it has no sha256", hint="pytest ... --gpu-json gpu.json"
-        ) from error
 
 
 def _is_ours(path: Path, what: str) -> bool:

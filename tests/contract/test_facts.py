@@ -1,5 +1,6 @@
 """The repository's own facts: they load, hang together, and point at what exists."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,8 @@ def pinned_files(project: Project) -> Iterator[PinnedFile]:
             yield toolkit.ptxas
         else:
             yield from toolkit.wheels
+    if project.images is not None:
+        yield from project.images.tools
     for torch in project.matrix.torches.values():
         if torch.wheel is not None:
             yield torch.wheel
@@ -125,3 +128,19 @@ def test_editors_find_the_schema(path: str) -> None:
     found = re.fullmatch(r"# yaml-language-server: \$schema=(\S+)", first)
     assert found is not None
     assert ((ROOT / path).parent / found[1]).is_file()
+
+
+def test_the_default_base_is_known_by_its_content(project: Project) -> None:
+    assert project.images is not None
+    locked = json.loads((ROOT / "image" / "bases.lock.json").read_text(encoding="utf-8"))
+    assert project.images.default in locked
+    assert set(locked) <= set(project.images.bases)
+
+
+def test_the_dockerfile_decides_and_fetches_nothing_and_tests_itself_last() -> None:
+    text = (ROOT / "Dockerfile.build").read_text(encoding="utf-8")
+    words = [line.split() for line in text.splitlines() if line and not line.startswith("#")]
+    assert {line[0] for line in words} == {"ARG", "FROM", "COPY", "RUN", "ENV"}
+    assert {line[1] for line in words if line[0] == "FROM"} == {"${BASE}"}
+    assert words[-1] == ["RUN", '["/bin/sh",', '"/opt/hopperforge/self-test.sh"]']
+    assert {path.name for path in (ROOT / "image").glob("*.sh")} == {"pythons.sh", "self-test.sh"}

@@ -39,8 +39,9 @@ def test_exit_codes_are_unique() -> None:
 
 
 def test_the_readmes_generated_tables_are_the_present_ones(project_root: Path) -> None:
-    readme = (project_root / "README.md").read_text(encoding="utf-8")
-    assert docs.renew(readme, load_project(project_root)) == readme, "run: python -m hopperforge.docs README.md"
+    for name in ("README.md", "docs/reference/exit-codes.md"):
+        text = (project_root / name).read_text(encoding="utf-8")
+        assert docs.renew(text, load_project(project_root)) == text, f"run: python -m hopperforge.docs {name}"
     assert "<!-- support: " in readme
     assert "<!-- exit codes: " in readme
 

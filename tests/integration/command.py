@@ -57,11 +57,11 @@ def _hear_interrupts() -> None:
 class Running:
     """A command under way, whose lines can be waited for and which can be sent signals."""
 
-    def __init__(self, *words: str, home: Path) -> None:
+    def __init__(self, *words: str, home: Path, env: Mapping[str, str | None] | None = None) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "hopperforge", *words],
             cwd=PROJECT,
-            env=_environment(home / "cache", home / "wheelhouse", {}),
+            env=_environment(home / "cache", home / "wheelhouse", env or {}),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,

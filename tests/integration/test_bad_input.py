@@ -188,7 +188,7 @@ def test_no_nvcc_and_no_registry(tmp_path: Path, project: Path) -> None:
     for patch in (project / "patches").rglob("*.patch"):
         patch.unlink()
     without = {**UNREACHABLE, "PATH": _path_with(tmp_path, "git", "g++"), "CUDA_HOME": None, "CUDA_PATH": None}
-    ended = hopperforge("build", "cuda=13.0", home=tmp_path, project=project, env=without)
+    ended = hopperforge("build", "cuda=13.0", "engine=host", home=tmp_path, project=project, env=without)
     assert ended.status == 5
     assert "CUDA 13.0" in ended.err
     assert "error: " in ended.err
@@ -197,7 +197,7 @@ def test_no_nvcc_and_no_registry(tmp_path: Path, project: Path) -> None:
 
 def test_no_host_compiler(tmp_path: Path) -> None:
     env = {"PATH": _path_with(tmp_path, "git"), "CXX": None}
-    ended = hopperforge("build", "cuda=13.0", "toolkit=registry", home=tmp_path, env=env)
+    ended = hopperforge("build", "cuda=13.0", "toolkit=registry", "engine=host", home=tmp_path, env=env)
     assert ended.status == 5
     assert "g++" in ended.err
     assert "hint: apt-get install" in ended.err

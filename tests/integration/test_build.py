@@ -16,7 +16,7 @@ from tests.integration.command import Running, hopperforge, processes
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1500)]
 
-WORDS = ("build", "recipe=fa3-fwd", "profile=hdim128-bf16", "cuda=13.0", "toolkit=registry")
+WORDS = ("build", "recipe=fa3-fwd", "profile=hdim128-bf16", "cuda=13.0", "toolkit=registry", "engine=host")
 COMPILERS = ("nvcc", "cicc", "cudafe++", "ptxas", "fatbinary")
 
 

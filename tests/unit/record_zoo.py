@@ -6,6 +6,7 @@ from hopperforge.model.record import (
     RECORD_FORMAT,
     CompilerFacts,
     FrontFacts,
+    ImageFacts,
     PackFacts,
     Record,
     ServedCell,
@@ -67,7 +68,8 @@ def record(**changes: Any) -> Record:
             version=CUDA, release="13.0.88", origin=ToolkitOrigin.REGISTRY, fingerprint={"nvcc": "03" * 32}
         ),
         "host_compiler": CompilerFacts(version="12.2.0", fingerprint={"cc1plus": "04" * 32}),
-        "engine": "host",
+        "engine": "docker",
+        "image": ImageFacts(id="a" * 64, base="bullseye", base_id="b" * 64, floor="manylinux_2_28_x86_64"),
         "kernels": Kernels.PACK,
         "pack": PackFacts(
             key="05" * 32,

@@ -126,9 +126,8 @@ class Bench:
 
     def cached(self, units: Sequence[Unit]) -> list[bool]:
         """Ask the stage what is cached, in order of units."""
-        found = cached_units(
-            units, source=self.source, toolkit=self.toolkit, compiler=self.compiler, workspace=self.workspace
-        )
+        keys = unit_keys(units, source=self.source, toolkit=self.toolkit, compiler=self.compiler)
+        found = cached_units(keys, self.workspace)
         return [found[unit.path] for unit in units]
 
     def keys(self, units: Sequence[Unit]) -> list[str]:

@@ -21,7 +21,7 @@ from hopperforge.model.request import Kernels, Request, ToolkitChoice
 from hopperforge.model.toolkit import PinnedFile, ToolkitFact, ToolkitOrigin
 from hopperforge.model.versions import CudaVersion, PythonVersion, ToolkitVersion, TorchVersion
 from hopperforge.pairing import pair_runtime
-from hopperforge.planning import Situation, make_plan, select
+from hopperforge.planning import Situation, for_engine, make_plan, select
 
 EXCLUDED = "torch 2.13 of CUDA 13.2 lacks a header the front needs"
 OWN_BUILD = "torch 2.6 is older than 2.9, the first with the stable ABI, and needs its own build"
@@ -201,7 +201,7 @@ def test_words_not_given_take_defaults_that_say_why() -> None:
         "cuda": ("13.0", "the newest toolkit on this machine: system /opt/cuda"),
         "torch": ("2.13", "the newest torch that cuda 13.0 serves"),
         "python": ("3.11", "the running Python: one wheel serves every Python"),
-        "engine": ("host", "the default engine"),
+        "engine": ("host", "the word engine="),
         "executor": ("local", "the default executor"),
     }
     assert (plan.engine, plan.executor, plan.toolkit) == ("host", "local", ToolkitChoice.AUTO)
@@ -670,3 +670,21 @@ def read_command(command: str) -> Request:
         toolkit=ToolkitChoice(words.get("toolkit", "auto")),
         kernels=Kernels(words.get("kernels", "pack")),
     )
+
+
+@pytest.mark.parametrize(
+    ("engine", "asked", "taken"),
+    [
+        ("host", ToolkitChoice.AUTO, ToolkitChoice.AUTO),
+        ("host", ToolkitChoice.SYSTEM, ToolkitChoice.SYSTEM),
+        ("docker", ToolkitChoice.AUTO, ToolkitChoice.REGISTRY),
+        ("podman", ToolkitChoice.REGISTRY, ToolkitChoice.REGISTRY),
+    ],
+)
+def test_a_container_gets_a_toolkit_that_was_fetched(engine: str, asked: ToolkitChoice, taken: ToolkitChoice) -> None:
+    assert for_engine(Request(toolkit=asked), engine) == Request(toolkit=taken)
+
+
+def test_a_container_cannot_see_an_installed_toolkit() -> None:
+    with pytest.raises(InputError, match="engine=docker cannot see it"):
+        for_engine(Request(toolkit=ToolkitChoice.SYSTEM), "docker")

@@ -41,6 +41,18 @@ def check_upstream(file: str, tree: Tree) -> list[Problem]:
     return [Problem(file, place.line, place.column, message) for place, message in found]
 
 
+def check_bases(file: str, tree: Tree) -> list[Problem]:
+    """Problems of bases.yaml beyond its shape."""
+    found = [*_repeated(tree), *_default_base(tree)]
+    for tool in tree.elements("tools"):
+        found += _file_name(tool)
+    return [Problem(file, place.line, place.column, message) for place, message in found]
+
+
+def _default_base(tree: Tree) -> Found:
+    yield from _refers(tree.get("default"), [name for name, _ in tree.items("bases")], "base", "the bases are")
+
+
 def check_recipe(file: str, tree: Tree, *, pins: Collection[str], switches: Collection[str]) -> list[Problem]:
     """Problems of a recipe beyond its shape; `pins` and `switches` are what upstream.yaml declares, empty if unread."""
     found = [*_repeated(tree), *_recipe(file, tree, pins)]

@@ -6,7 +6,9 @@ from decimal import Decimal
 from pathlib import Path
 
 from hopperforge.config.files import (
+    BasesFile,
     CiShape,
+    DebianBaseShape,
     DebianShape,
     ExclusionShape,
     MatrixFile,
@@ -15,10 +17,12 @@ from hopperforge.config.files import (
     ProfileShape,
     RecipeFile,
     RedistShape,
+    RegistryBaseShape,
     SdistShape,
     ToolkitShape,
     TorchShape,
 )
+from hopperforge.model.image import DebianBase, ImageFacts, RegistryBase
 from hopperforge.model.matrix import CiCell, Exclusion, Matrix, TorchFact
 from hopperforge.model.profile import Budget, Profile
 from hopperforge.model.recipe import Cudart, PackageNames, Recipe
@@ -168,3 +172,20 @@ def to_pin(name: str, shape: PinShape) -> UpstreamPin:
             for origin in shape.origins
         ),
     )
+
+
+def to_images(shape: BasesFile) -> ImageFacts:
+    """image/bases.yaml as a value."""
+    return ImageFacts(
+        bases={name: _base(name, base) for name, base in shape.bases.items()},
+        default=shape.default,
+        tools=tuple(_wheel(wheel) for wheel in shape.tools),
+    )
+
+
+def _base(name: str, shape: DebianBaseShape | RegistryBaseShape) -> DebianBase | RegistryBase:
+    match shape:
+        case DebianBaseShape():
+            return DebianBase(name=name, suite=shape.suite, packages=tuple(shape.packages), floor=shape.floor)
+        case RegistryBaseShape():
+            return RegistryBase(name=name, image=shape.image, tag=shape.tag, floor=shape.floor)

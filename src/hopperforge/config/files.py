@@ -52,6 +52,10 @@ _COMPONENT = _worded(r"^[a-z][a-z0-9_]*$", "is not a component of NVIDIA's manif
 _MANIFEST = _worded(r"^https://\S+/[A-Za-z0-9_.-]+\.json$", "is not the https address of a JSON file")
 _IMAGE = _worded(r"^[a-z0-9][a-z0-9._:/@-]*$", "is not the name of a container image")
 _URL = _worded(r"^https://\S+$", "is not an https address")
+_TAG = _worded(r"^manylinux_2_[0-9]+_(x86_64|aarch64)$", "is not a platform tag, such as manylinux_2_28_x86_64")
+_IMAGE = _worded(r"^[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)+$", "is not a container image, such as quay.io/pypa/name")
+_DATED = _worded(r"^[0-9]{4}[.-]?[0-9]{2}[.-]?[0-9]{2}[A-Za-z0-9.-]*$", "is not a dated tag, such as 2026.10.21-1")
+_PACKAGE = _worded(r"^[a-z0-9][a-z0-9+.-]+$", "is not the name of a Debian package")
 _SENTENCE = _worded(r"\S", "is blank")
 
 Version = Annotated[str, Field(pattern=_VERSION)]
@@ -316,3 +320,42 @@ class UpstreamFile(_Shape):
     """Pins by name, which is also the name of the folder of their patch series."""
     switches: Annotated[dict[Switch, Sentence], Field(min_length=1)]
     """Upstream's feature switches, without prefix, and what each does."""
+
+
+class DebianBaseShape(_Shape):
+    """A base made of Debian packages."""
+
+    kind: Literal["debian"]
+    """debian"""
+    suite: Name
+    """The release's code name."""
+    packages: Annotated[list[Annotated[str, Field(pattern=_PACKAGE)]], Field(json_schema_extra=_DISTINCT)]
+    """What is installed beside the minimal system."""
+    floor: Annotated[str, Field(pattern=_TAG)]
+    """The newest platform tag that a wheel linked on it may have."""
+
+
+class RegistryBaseShape(_Shape):
+    """A base pulled from a container registry."""
+
+    kind: Literal["registry"]
+    """registry"""
+    image: Annotated[str, Field(pattern=_IMAGE)]
+    """The image with its registry, without tag."""
+    tag: Annotated[str, Field(pattern=_DATED)]
+    """A dated tag; its digest is enforced once it is in bases.lock.json."""
+    floor: Annotated[str, Field(pattern=_TAG)]
+    """The newest platform tag that a wheel linked on it may have."""
+
+
+class BasesFile(_Shape):
+    """image/bases.yaml: what builder images stand on, and the Python tools in every one."""
+
+    default: Name
+    """The base used when none is asked for."""
+    bases: Annotated[
+        dict[Name, Annotated[DebianBaseShape | RegistryBaseShape, Field(discriminator="kind")]], Field(min_length=1)
+    ]
+    """Bases by name."""
+    tools: Annotated[list[PinnedWheel], Field(min_length=1)]
+    """The wheels of the tools, complete for Python 3.9."""

@@ -1,4 +1,4 @@
-"""The facts of a checkout, read and checked together: matrix.yaml, every recipe, upstream.yaml."""
+"""The facts of a checkout, read and checked together: matrix.yaml, every recipe, upstream.yaml, bases.yaml."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -6,30 +6,36 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hopperforge.config.checks import check_matrix, check_recipe, check_upstream
-from hopperforge.config.convert import to_matrix, to_pin, to_recipe
-from hopperforge.config.files import MatrixFile, RecipeFile, UpstreamFile
+from hopperforge.config.checks import check_bases, check_matrix, check_recipe, check_upstream
+from hopperforge.config.convert import to_images, to_matrix, to_pin, to_recipe
+from hopperforge.config.files import BasesFile, MatrixFile, RecipeFile, UpstreamFile
 from hopperforge.config.problems import Problem
 from hopperforge.config.shape import Shape, check_shape
 from hopperforge.config.tree import Tree, parse_tree
 from hopperforge.errors import InputError
+from hopperforge.model.image import ImageFacts
 from hopperforge.model.matrix import Matrix
 from hopperforge.model.recipe import Recipe
 from hopperforge.model.upstream import UpstreamPin
 
 MATRIX: Final = "matrix.yaml"
 UPSTREAM: Final = "flash-attention/upstream.yaml"
+IMAGES: Final = "image/bases.yaml"
 RECIPES: Final = "recipes"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Project:
-    """Everything the checkout declares: recipes and pins by name, `switches` upstream's names without prefix."""
+    """Everything the checkout declares: recipes and pins by name, `switches` upstream's names without prefix.
+
+    `images` is None in a checkout without image/bases.yaml, which then builds on the host alone.
+    """
 
     matrix: Matrix
     recipes: Mapping[str, Recipe]
     pins: Mapping[str, UpstreamPin]
     switches: frozenset[str]
+    images: ImageFacts | None = None
 
 
 def load_project(root: Path) -> Project:
@@ -38,6 +44,7 @@ def load_project(root: Path) -> Project:
     upstream_tree, upstream = _read(root, UPSTREAM, UpstreamFile, check_upstream, problems)
     _, matrix = _read(root, MATRIX, MatrixFile, check_matrix, problems)
     recipes = _read_recipes(root, upstream_tree, problems)
+    images = _read(root, IMAGES, BasesFile, check_bases, problems)[1] if (root / IMAGES).exists() else None
     if problems or matrix is None or upstream is None:
         raise _refusal(problems)
     return Project(
@@ -45,6 +52,7 @@ def load_project(root: Path) -> Project:
         recipes={folder.name: to_recipe(shape, folder) for folder, shape in recipes.items()},
         pins={name: to_pin(name, pin) for name, pin in upstream.pins.items()},
         switches=frozenset(upstream.switches),
+        images=None if images is None else to_images(images),
     )
 
 

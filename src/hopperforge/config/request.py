@@ -15,7 +15,7 @@ from hopperforge.errors import InputError
 from hopperforge.model.request import Kernels, Request, ToolkitChoice
 from hopperforge.model.versions import PythonVersion, ToolkitVersion, TorchVersion
 
-ENGINES: Final = ("host",)
+ENGINES: Final = ("docker", "podman", "host")
 EXECUTORS: Final = ("local",)
 WORDS: Final = (
     "recipe",
@@ -24,6 +24,7 @@ WORDS: Final = (
     "torch",
     "python",
     "engine",
+    "base",
     "executor",
     "jobs",
     "memory",
@@ -55,6 +56,7 @@ def parse_words(words: Sequence[str], project: Project) -> Request:
         torch=reader.versions("torch", TorchVersion.parse, matrix.torches) or tuple(every[1]),
         python=reader.versions("python", PythonVersion.parse, matrix.pythons) or tuple(every[2]),
         engine=reader.named("engine", ENGINES),
+        base=reader.named("base", project.images.bases if project.images else ()),
         executor=reader.named("executor", EXECUTORS),
         jobs=reader.one("jobs", parse_count),
         memory=reader.one("memory", parse_memory),

@@ -1,4 +1,4 @@
-"""JSON Schemas of the three files, for editors: `python -m hopperforge.config.schema docs/reference/schema`."""
+"""JSON Schemas of the files, for editors: `python -m hopperforge.config.schema docs/reference/schema`."""
 
 import json
 import sys
@@ -8,9 +8,10 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from hopperforge.config.files import MatrixFile, RecipeFile, UpstreamFile
+from hopperforge.config.files import BasesFile, MatrixFile, RecipeFile, UpstreamFile
 
 SCHEMAS: Final[Mapping[str, type[BaseModel]]] = {
+    "bases.json": BasesFile,
     "matrix.json": MatrixFile,
     "recipe.json": RecipeFile,
     "upstream.json": UpstreamFile,

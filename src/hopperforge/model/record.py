@@ -149,11 +149,23 @@ class FrontFacts:
 
 @with_config(_STRICT)
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ImageFacts:
+    """The builder image: its id, the base it stands on, and the newest platform tag that base allows."""
+
+    id: str
+    base: str
+    base_id: str
+    floor: str
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """Everything that went into a package and what was proven.
 
-    `pack` is None where upstream's own build compiled the kernels; `gpu` is None until the smoke tests passed on a
-    GPU, then their gpu.json as it is; `timings` are wall seconds by stage; `created` is a UTC time in text.
+    `image` is None for a build on the host; `pack` is None where upstream's own build compiled the kernels; `gpu` is
+    None until the smoke tests passed on a GPU, then their gpu.json as it is; `timings` are wall seconds by stage;
+    `created` is a UTC time in text.
     """
 
     format: Literal[1]
@@ -170,6 +182,7 @@ class Record:
     toolkit: ToolkitFacts
     host_compiler: CompilerFacts
     engine: str
+    image: ImageFacts | None
     kernels: Kernels
     pack: PackFacts | None
     front: FrontFacts

@@ -35,6 +35,7 @@ class Request:
     torch: tuple[TorchVersion, ...] = ()
     python: tuple[PythonVersion, ...] = ()
     engine: str | None = None
+    base: str | None = None
     executor: str | None = None
     jobs: int | None = None
     memory: int | None = None

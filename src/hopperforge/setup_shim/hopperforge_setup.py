@@ -5,8 +5,8 @@ is not needed: what the build takes from torch are headers, libraries to link, a
 module supplies those functions, so that setup.py runs unchanged and stays the only place that knows which units
 a set of switches needs and with which flags.
 
-It runs in a process of its own, outside hopperforge: standard library and setuptools only. The job file named by
-HOPPERFORGE_JOB says what to do; `job` documents its fields.
+It runs in a process of its own, outside hopperforge: Python 3.9 (builder images have no newer), standard library and
+setuptools only. The job file named by HOPPERFORGE_JOB says what to do; `Job` documents its fields.
 
 Three modes:
     units    write the unit list as JSON and stop: nothing is compiled
@@ -117,17 +117,16 @@ class Binding(build_ext):
         """Build `ext`, or write its unit list."""
         sources = [str(source) for source in ext.sources]
         cuda = [source for source in sources if source.endswith(".cu")]
-        match job["mode"]:
-            case "units":
-                _write_units(self._ninja_file(ext, cuda))
-            case "pack":
-                api = self._compile(ext, [source for source in sources if source not in cuda])
-                self._link(ext, [*api, *job["objects"]])
-            case "inline":
-                self._link(ext, self._compile(ext, sources))
-            case mode:
-                message = f"unknown mode {mode!r} in {os.environ['HOPPERFORGE_JOB']}"
-                raise SystemExit(message)
+        if job["mode"] == "units":
+            _write_units(self._ninja_file(ext, cuda))
+        elif job["mode"] == "pack":
+            api = self._compile(ext, [source for source in sources if source not in cuda])
+            self._link(ext, [*api, *job["objects"]])
+        elif job["mode"] == "inline":
+            self._link(ext, self._compile(ext, sources))
+        else:
+            message = f"unknown mode {job['mode']!r} in {os.environ['HOPPERFORGE_JOB']}"
+            raise SystemExit(message)
 
     def get_ext_filename(self, fullname: str) -> str:
         """Name the library for the limited API: fa3_fwd/_C.abi3.so."""

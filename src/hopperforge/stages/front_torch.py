@@ -12,8 +12,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
+import ninja
+
 from hopperforge.errors import CompileError, InputError
 from hopperforge.model.cell import AbiClass, Build
+from hopperforge.model.image import Image
 from hopperforge.model.keys import content_key
 from hopperforge.model.machine import Sizing
 from hopperforge.model.matrix import TorchFact
@@ -23,6 +26,7 @@ from hopperforge.model.request import Kernels
 from hopperforge.model.toolkit import HostCompiler, PinnedFile, Toolkit, ToolkitFact
 from hopperforge.model.upstream import PatchedSource
 from hopperforge.model.wheel import RawWheel
+from hopperforge.run.engine import ON_HOST, Engine
 from hopperforge.run.files import sha256_file, storage_guard, temporary_folder, write_atomic
 from hopperforge.run.process import run
 from hopperforge.run.workspace import Workspace
@@ -40,7 +44,10 @@ _CUDART: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrontInputs:
-    """What decides a torch front's bytes, beside the kernels."""
+    """What decides a torch front's bytes, beside the kernels.
+
+    `toolkit` and `compiler` are where the engine's commands find them; `image` is None on the host.
+    """
 
     build: Build
     source: PatchedSource
@@ -48,6 +55,8 @@ class FrontInputs:
     toolkit_fact: ToolkitFact
     compiler: HostCompiler
     torch_fact: TorchFact
+    engine: Engine = ON_HOST
+    image: Image | None = None
 
     @property
     def torch_wheel(self) -> PinnedFile:
@@ -87,9 +96,11 @@ def compile_arguments(fact: TorchFact) -> tuple[str, ...]:
     return (f"-std=c++{fact.cxx_standard}", f"-D_GLIBCXX_USE_CXX11_ABI={int(fact.cxx11_abi)}")
 
 
-def writers() -> dict[str, str]:
-    """List what writes a wheel's bytes beside the compilers, with versions."""
-    return {name: version(name) for name in ("setuptools", "auditwheel")} | {"zlib": zlib.ZLIB_RUNTIME_VERSION}
+def writers(image: Image | None) -> dict[str, str]:
+    """List what writes a wheel's bytes beside the compilers, with versions; zlib, at the end, is always this one's."""
+    names = ("setuptools", "auditwheel")
+    found = {name: version(name) if image is None else image.tools[name] for name in names}
+    return found | {"zlib": zlib.ZLIB_RUNTIME_VERSION}
 
 
 def placeless_link(build: Build) -> tuple[str, ...]:
@@ -120,7 +131,8 @@ def build_key(inputs: FrontInputs, kernels: str) -> str:
             "toolkit": inputs.toolkit.key,
             "host_compiler": inputs.compiler.key,
             "epoch": inputs.source.pin.epoch,
-            "writers": writers(),
+            "writers": writers(inputs.image),
+            "image": "host" if inputs.image is None else inputs.image.id,
         },
     )
 
@@ -145,10 +157,17 @@ def bind(
     workspace.work.mkdir(parents=True, exist_ok=True)
     with storage_guard(workspace.work), temporary_folder(workspace.work, "front-") as folder:
         lay_out(inputs.source, folder)
-        _add_own_files(inputs, folder)
-        env = job_environment(
-            write_job(folder, _job(inputs, pack, torch, sizing, folder)), build.profile, workspace.environ
+        add_own_files(inputs, folder)
+        places = Places(
+            root=folder,
+            cuda_home=inputs.toolkit.root,
+            torch=torch.root / "torch",
+            shim=SHIM,
+            ninja=Path(ninja.BIN_DIR) / "ninja",
         )
+        objects = () if pack is None else tuple(read_pack(pack.archive, folder / "pack"))
+        job = api_job(inputs, torch, places, objects=objects, jobs=sizing.max_jobs)
+        env = job_environment(write_job(folder, job), build.profile, workspace.environ)
         env |= {"SOURCE_DATE_EPOCH": str(inputs.source.pin.epoch), "NVCC_THREADS": str(sizing.nvcc_threads)}
         done = run(
             [sys.executable, "setup.py", "bdist_wheel", "--dist-dir", out],
@@ -166,7 +185,8 @@ def bind(
     return RawWheel(path=wheel)
 
 
-def _add_own_files(inputs: FrontInputs, folder: Path) -> None:
+def add_own_files(inputs: FrontInputs, folder: Path) -> None:
+    """Put the recipe's Python and README, and what is known of this build, into a tree made by `lay_out`."""
     build = inputs.build
     package = folder / "hopper" / build.recipe.package.package
     shutil.copytree(
@@ -194,17 +214,26 @@ def _build_info(inputs: FrontInputs) -> str:
     return "\n".join([*lines, f"SWITCHES = frozenset([{switches}])", ""])
 
 
-def _job(inputs: FrontInputs, pack: KernelPack | None, torch: TorchKit, sizing: Sizing, folder: Path) -> ApiJob:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Where setup.py finds what it needs: on this machine, or in a container. `torch` is the unpacked package."""
+
+    root: Path
+    cuda_home: Path
+    torch: Path
+    shim: Path
+    ninja: Path
+
+
+def api_job(inputs: FrontInputs, torch: TorchKit, places: Places, *, objects: tuple[Path, ...], jobs: int) -> ApiJob:
+    """Make the job that binds `objects`, or compiles everything where the build asks for that."""
     build = inputs.build
-    objects: tuple[Path, ...] = ()
-    if pack is not None:
-        objects = tuple(read_pack(pack.archive, folder / "pack"))
     return ApiJob(
         mode="inline" if build.kernels is Kernels.INLINE else "pack",
-        root=folder,
+        root=places.root,
         cuda=str(build.cuda.cuda),
-        cuda_home=inputs.toolkit.root,
-        torch=torch.root / "torch",
+        cuda_home=places.cuda_home,
+        torch=places.torch,
         torch_release=torch.release,
         torch_cuda=str(inputs.torch_fact.index_cuda),
         compiler=inputs.compiler.path,
@@ -215,11 +244,13 @@ def _job(inputs: FrontInputs, pack: KernelPack | None, torch: TorchKit, sizing: 
         compile=compile_arguments(inputs.torch_fact),
         link=link_arguments(
             build,
-            toolkit=str(inputs.toolkit.root),
-            torch_lib=str(torch.root / "torch" / "lib"),
-            exports=str(SHIM / "exports.map"),
+            toolkit=str(places.cuda_home),
+            torch_lib=str(places.torch / "lib"),
+            exports=str(places.shim / "exports.map"),
         ),
-        jobs=sizing.max_jobs,
+        jobs=jobs,
+        shim=places.shim,
+        ninja=places.ninja,
     )
 
 

@@ -1,15 +1,16 @@
 """The host compiler: the g++ that nvcc and the fronts use, known by its parts and the headers it brings.
 
-nvcc accepts g++ up to a newest major, which matrix.yaml says for each toolkit.
+nvcc accepts g++ up to a newest major, which matrix.yaml says for each toolkit. It is looked for on this machine, or in
+a builder image (stages/image.py), by the same questions.
 """
 
 import hashlib
 import os
 import shlex
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from hopperforge.errors import ToolError
 from hopperforge.model.toolkit import HostCompiler
@@ -21,43 +22,78 @@ _PROGRAMS: Final = ("cc1plus", "as", "ld")
 _HEADERS: Final = ("-include", "cstddef", "-include", "features.h")
 
 
-def find_host_compiler(environ: Mapping[str, str], gcc_max: int) -> HostCompiler:
-    """Find the compiler CXX names, else g++ on PATH, and fingerprint it.
+class Machine(Protocol):
+    """Where a compiler is looked for."""
+
+    def find(self, program: str) -> Path | None:
+        """Find a program by path or on PATH."""
+
+    def sha256(self, path: Path) -> str:
+        """Hash a file, links followed."""
+
+    def ask(self, argv: Sequence[str | Path]) -> tuple[int, list[str]]:
+        """Run a program in the C locale; give its status and the lines it printed."""
+
+
+class ThisMachine:
+    """This machine, with the user's environment."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+
+    def find(self, program: str) -> Path | None:
+        """Find a program by path or on the user's PATH."""
+        found = shutil.which(program, path=self._environ.get("PATH", os.defpath))
+        return Path(found).absolute() if found is not None else None
+
+    def sha256(self, path: Path) -> str:
+        """Hash a file."""
+        return sha256_file(path)
+
+    def ask(self, argv: Sequence[str | Path]) -> tuple[int, list[str]]:
+        """Run a program."""
+        lines: list[str] = []
+        done = run(argv, cwd=Path("/"), env={**self._environ, "LC_ALL": "C"}, on_line=lines.append)
+        return done.status, lines
+
+
+def find_host_compiler(environ: Mapping[str, str], gcc_max: int, *, machine: Machine | None = None) -> HostCompiler:
+    """Find the compiler CXX names, else g++ on PATH, and fingerprint it; `machine` is this one unless given.
 
     ToolError if there is none, if it is not GCC, if a part of it is missing, or if its major version is above
     `gcc_max`, the newest that nvcc accepts.
     """
-    path = _find(environ)
-    _check_gcc(path, environ)
-    version = _ask(path, environ, "-dumpfullversion", "-dumpversion")[-1]
+    machine = machine or ThisMachine(environ)
+    path = _find(environ, machine)
+    _check_gcc(path, machine)
+    version = _ask(path, machine, "-dumpfullversion", "-dumpversion")[-1]
     _check_version(path, version, gcc_max)
-    programs = {name: _program(path, name, environ) for name in _PROGRAMS}
-    parts = {"driver": path.resolve(), **programs}
+    parts = {"driver": path, **{name: _program(path, name, machine) for name in _PROGRAMS}}
     texts = {
-        "configuration": _lines_of(_ask(path, environ, "-v"), ("Target:", "Configured with:", "gcc version")),
-        "headers": sorted(_ask(path, environ, "-E", "-dM", "-x", "c++", *_HEADERS, os.devnull)),
+        "configuration": _lines_of(_ask(path, machine, "-v"), ("Target:", "Configured with:", "gcc version")),
+        "headers": sorted(_ask(path, machine, "-E", "-dM", "-x", "c++", *_HEADERS, os.devnull)),
     }
-    fingerprint = {name: sha256_file(part) for name, part in parts.items()}
+    fingerprint = {name: machine.sha256(part) for name, part in parts.items()}
     fingerprint |= {name: hashlib.sha256("\n".join(lines).encode()).hexdigest() for name, lines in texts.items()}
     return HostCompiler(path=path, version=version, fingerprint=fingerprint)
 
 
-def _find(environ: Mapping[str, str]) -> Path:
+def _find(environ: Mapping[str, str], machine: Machine) -> Path:
     wanted = environ.get("CXX") or "g++"
     if len(shlex.split(wanted)) != 1:
         message = f"CXX is {wanted!r}, but it has to be one program without arguments"
         raise ToolError(message, hint="export CXX=g++")
-    found = shutil.which(wanted, path=environ.get("PATH", os.defpath))
+    found = machine.find(wanted)
     if found is not None:
-        return Path(found).absolute()
+        return found
     if "CXX" in environ:
         raise ToolError(f"CXX is {wanted!r}, which is not there", hint="unset CXX   # or set it to a g++")
     message = "there is no C++ compiler: g++ is not on PATH, and nvcc needs one"
     raise ToolError(message, hint="apt-get install g++")
 
 
-def _check_gcc(path: Path, environ: Mapping[str, str]) -> None:
-    lines = _ask(path, environ, "--version")
+def _check_gcc(path: Path, machine: Machine) -> None:
+    lines = _ask(path, machine, "--version")
     text = "\n".join(lines)
     if "clang" in text or "Free Software Foundation" not in text:
         raise ToolError(
@@ -78,25 +114,24 @@ def _check_version(path: Path, version: str, gcc_max: int) -> None:
         )
 
 
-def _program(path: Path, name: str, environ: Mapping[str, str]) -> Path:
+def _program(path: Path, name: str, machine: Machine) -> Path:
     """Find a program the compiler runs: it gives a path, or a bare name to look up on PATH."""
-    said = _ask(path, environ, f"-print-prog-name={name}")[-1]
-    found = shutil.which(said, path=environ.get("PATH", os.defpath))
+    said = _ask(path, machine, f"-print-prog-name={name}")[-1]
+    found = machine.find(said)
     if found is None:
         message = f"{path} cannot compile: its part {name} is missing"
         raise ToolError(message, hint="apt-get install --reinstall g++ binutils")
-    return Path(found).resolve()
+    return found
 
 
 def _lines_of(lines: list[str], starts: tuple[str, ...]) -> list[str]:
     return [line for line in lines if line.startswith(starts)]
 
 
-def _ask(path: Path, environ: Mapping[str, str], *words: str) -> list[str]:
-    """Give what the compiler prints, in the C locale; at least one line. ToolError otherwise."""
-    lines: list[str] = []
-    done = run([path, *words], cwd=Path("/"), env={**environ, "LC_ALL": "C"}, on_line=lines.append)
-    if done.status != 0 or not lines:
-        message = f"{path} {words[0]} ended with status {done.status}, so it cannot be used"
-        raise ToolError(message, detail=done.tail[-5:], hint="apt-get install --reinstall g++")
+def _ask(path: Path, machine: Machine, *words: str) -> list[str]:
+    """Give what the compiler prints; at least one line. ToolError otherwise."""
+    status, lines = machine.ask([path, *words])
+    if status != 0 or not lines:
+        message = f"{path} {words[0]} ended with status {status}, so it cannot be used"
+        raise ToolError(message, detail=lines[-5:], hint="apt-get install --reinstall g++")
     return lines

@@ -21,14 +21,14 @@ from hopperforge.model.pack import Cost, KernelPack, Unit, pack_key, unit_key
 from hopperforge.model.toolkit import HostCompiler, Toolkit
 from hopperforge.model.upstream import PatchedSource
 from hopperforge.report import Progress
+from hopperforge.run.engine import ON_HOST, Command, Engine, Mount
 from hopperforge.run.files import Lock, make_folder, remove_folder, storage_guard
-from hopperforge.run.process import Cancelled, Completed, run
+from hopperforge.run.process import Cancelled, Completed
 from hopperforge.run.workspace import Workspace
 from hopperforge.store.costs import CostTable, learn, load_costs
 from hopperforge.store.objects import ObjectStore
 from hopperforge.store.packs import find_pack, require_distinct_names, store_pack
 
-_IMAGE: Final = "host"  # the engine; a container would be named by its image id
 _OBJECTS: Final = "objects"
 _SOURCE: Final = "unit.cu"
 _OBJECT: Final = "unit.o"
@@ -41,9 +41,14 @@ _DISK_FULL: Final = "No space left on device"
 
 
 def unit_keys(
-    units: Sequence[Unit], *, source: PatchedSource, toolkit: Toolkit, compiler: HostCompiler
+    units: Sequence[Unit],
+    *,
+    source: PatchedSource,
+    toolkit: Toolkit,
+    compiler: HostCompiler,
+    ground: str = ON_HOST.ground,
 ) -> Mapping[str, str]:
-    """The key of every unit, by unit path.
+    """The key of every unit, by unit path; `ground` is the engine's.
 
     The key's arguments are what the compile really gets: our own words, the wrapper's text and the epoch included.
     Left out is what moves no byte: where compilers stand (their fingerprints are in) and nvcc's threads.
@@ -54,17 +59,17 @@ def unit_keys(
             kernel_tree=source.kernel_tree,
             toolkit_key=toolkit.key,
             compiler_key=compiler.key,
-            image=_IMAGE,
+            image=ground,
         )
         for unit in units
     }
 
 
-def cached_units(
-    units: Sequence[Unit], *, source: PatchedSource, toolkit: Toolkit, compiler: HostCompiler, workspace: Workspace
-) -> Mapping[str, bool]:
-    """Whether each unit's object is at hand, by unit path, without reading objects: for plans."""
-    keys = unit_keys(units, source=source, toolkit=toolkit, compiler=compiler)
+def cached_units(keys: Mapping[str, str], workspace: Workspace) -> Mapping[str, bool]:
+    """Whether each unit's object is at hand, by unit path, without reading objects: for plans.
+
+    `keys` are those of `unit_keys`.
+    """
     if not (workspace.store / _OBJECTS).is_dir():  # a plan writes nothing, and opening a store makes its folder
         return dict.fromkeys(keys, False)
     store = _object_store(workspace)
@@ -86,14 +91,17 @@ def compile_pack(
     compiler: HostCompiler,
     sizing: Sizing,
     workspace: Workspace,
+    engine: Engine = ON_HOST,
 ) -> KernelPack:
-    """Compile what is missing of `units` and return the pack of all of them.
+    """Compile what is missing of `units` in `engine` and return the pack of all of them.
+
+    `toolkit` and `compiler` are where the engine's commands find them.
 
     Raises CompileError for the first unit that fails, StorageError if the cache cannot be written, ToolError if nvcc
     cannot be started. Objects finished until then stay in the store.
     """
     require_distinct_names([unit.path for unit in units])
-    keys = unit_keys(units, source=source, toolkit=toolkit, compiler=compiler)
+    keys = unit_keys(units, source=source, toolkit=toolkit, compiler=compiler, ground=engine.ground)
     packs = workspace.store / "packs"
     pack = find_pack(packs, pack_key(keys), workspace.reporter)
     if pack is not None:
@@ -101,7 +109,14 @@ def compile_pack(
     store = _object_store(workspace)
     missing = [unit for unit in units if store.find(keys[unit.path]) is None]
     bench = _Bench(
-        keys=keys, source=source, toolkit=toolkit, compiler=compiler, sizing=sizing, workspace=workspace, store=store
+        keys=keys,
+        source=source,
+        toolkit=toolkit,
+        compiler=compiler,
+        sizing=sizing,
+        workspace=workspace,
+        store=store,
+        engine=engine,
     )
     outcome = bench.compile_all(missing, cached=len(units) - len(missing))
     if outcome.failures:
@@ -183,6 +198,7 @@ class _Bench:
     sizing: Sizing
     workspace: Workspace
     store: ObjectStore
+    engine: Engine
 
     def compile_all(self, units: Sequence[Unit], *, cached: int) -> Outcome[bool]:
         """Compile units side by side; True for those compiled here, False for those another run finished first."""
@@ -219,16 +235,29 @@ class _Bench:
         self, unit: Unit, key: str, lock: Lock, expected: Cost, stop: threading.Event
     ) -> tuple[Completed, bytes]:
         log = make_folder(self.workspace.logs / "kernels") / f"{unit.name}-{key[:12]}.log"
-        with _work_folder(self.workspace.work / key, self.source) as folder, storage_guard(self.workspace.cache):
+        source = Mount(outside=self.source.root.resolve(), inside="/src")
+        place = self.workspace.work / key
+        with (
+            _work_folder(place, self.engine.place(source), keep=self.engine.keep) as folder,
+            storage_guard(self.workspace.cache),
+        ):
             (folder / _SOURCE).write_text(wrapper_text(unit), encoding="utf-8")
-            completed = run(
-                self._argv(unit),
-                cwd=folder,
-                env=self._environment(folder),
+            out = Mount(outside=folder, inside="/out", writable=True)
+            inside = self.engine.place(out)
+            command = Command(
+                name=key,
+                argv=self._argv(unit),
+                cwd=inside,
+                env=self._environment(inside),
+                mounts=(source, out),
+                memory=self.sizing.memory,
+            )
+            # nvcc holds the lock too: if we are killed, the next run waits for it to end
+            completed = self.engine.run(
+                command,
                 log=log,
                 on_line=lambda line: self.workspace.reporter.output(unit.name, line),
                 stop=stop,
-                # nvcc holds the lock too: if we are killed, the next run waits for it to end
                 keep_open=(lock.fileno(),),
             )
             made = folder / _OBJECT
@@ -236,9 +265,9 @@ class _Bench:
                 self._fail(unit, completed, expected, log)
             return completed, made.read_bytes()
 
-    def _argv(self, unit: Unit) -> tuple[str | Path, ...]:
+    def _argv(self, unit: Unit) -> tuple[str, ...]:
         threads = ("--threads", str(self.sizing.nvcc_threads)) if self.sizing.nvcc_threads > 1 else ()
-        return (self.toolkit.nvcc, *threads, "-ccbin", self.compiler.path, *_words(unit))
+        return (str(self.toolkit.nvcc), *threads, "-ccbin", str(self.compiler.path), *_words(unit))
 
     def _environment(self, folder: Path) -> Mapping[str, str]:
         """All a compiler gets: what the user's shell holds besides changes objects behind the key's back.
@@ -275,18 +304,27 @@ def _gb(size: int) -> str:
 
 
 @contextlib.contextmanager
-def _work_folder(folder: Path, source: PatchedSource) -> Iterator[Path]:
-    """An empty folder with links to the source's trees, so that every path nvcc sees is relative; gone afterwards."""
+def _work_folder(folder: Path, source: Path, *, keep: bool) -> Iterator[Path]:
+    """An empty folder with links to the source's trees, so that every path nvcc sees is relative; gone afterwards.
+
+    `source` is where the compiler has them; with `keep` the folder of a failed compile stays until the next one.
+    """
     make_folder(folder.parent)
     with storage_guard(folder):
         remove_folder(folder)  # what a killed run left
         folder.mkdir()
         try:
             for name in _LINKS:
-                (folder / name).symlink_to(source.root.resolve() / name)
+                (folder / name).symlink_to(source / name)
             yield folder
-        finally:
+        except CompileError:
+            if not keep:
+                remove_folder(folder)
+            raise
+        except BaseException:
             remove_folder(folder)
+            raise
+        remove_folder(folder)
 
 
 class _Busy(Exception):  # noqa: N818 - a state: someone else holds the lock

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 
+from hopperforge.model.image import Image
 from hopperforge.model.pack import KernelPack
 from hopperforge.model.record import (
     RECORD_FORMAT,
     CompilerFacts,
     FrontFacts,
+    ImageFacts,
     PackFacts,
     Record,
     ServedCell,
@@ -57,13 +59,14 @@ def make_record(
         ),
         host_compiler=CompilerFacts(version=compiler.version, fingerprint=compiler.fingerprint),
         engine=engine,
+        image=_image_facts(inputs.image) if inputs.image is not None else None,
         kernels=build.kernels,
         pack=_pack_facts(pack) if pack is not None else None,
         front=FrontFacts(
             torch_release=torch.release,
             torch_wheel_sha256=torch.wheel_sha256,
             flags=(*compile_arguments(inputs.torch_fact), *placeless_link(build)),
-            tools=writers(),
+            tools=writers(inputs.image),
         ),
         gates=verified.gates,
         gpu=None,
@@ -98,3 +101,7 @@ def _pack_facts(pack: KernelPack) -> PackFacts:
         for unit in pack.units
     )
     return PackFacts(key=pack.key, sha256=pack.sha256, units=tuple(units))
+
+
+def _image_facts(image: Image) -> ImageFacts:
+    return ImageFacts(id=image.id, base=image.base.name, base_id=image.base.id, floor=image.floor)

@@ -39,8 +39,13 @@ def repair(raw: RawWheel, *, needed: frozenset[str], epoch: int, workspace: Work
                 detail=[*_newest(raw.path), *answer.tail],
                 hint=f"python -m auditwheel show {raw.path}",
             )
-        final = work / made[0].name
-        write_wheel(final, read_wheel(made[0]), epoch=epoch)
+        return finish(made[0], epoch=epoch, work=work, workspace=workspace)
+
+
+def finish(made: Path, *, epoch: int, work: Path, workspace: Workspace) -> RepairedWheel:
+    """Write a wheel that auditwheel made to `work`, with bytes that depend on its content and `epoch` alone."""
+    final = work / made.name
+    write_wheel(final, read_wheel(made), epoch=epoch)
     tags = platform_tags(final)
     because = "; ".join(_newest(final))
     workspace.reporter.note(f"platform tag {'.'.join(tags)}: {because}")

@@ -7,6 +7,7 @@ import pytest
 
 from hopperforge.config.project import load_project
 from hopperforge.errors import InputError
+from hopperforge.model.image import DebianBase, ImageFacts, RegistryBase
 from hopperforge.model.matrix import Exclusion, TorchFact
 from hopperforge.model.profile import Budget, Profile
 from hopperforge.model.recipe import Cudart, PackageNames
@@ -21,7 +22,12 @@ GIT_HASH = "b" * 40
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    for name, place in (("matrix", "."), ("recipe", "recipes/small"), ("upstream", "flash-attention")):
+    for name, place in (
+        ("bases", "image"),
+        ("matrix", "."),
+        ("recipe", "recipes/small"),
+        ("upstream", "flash-attention"),
+    ):
         (tmp_path / place).mkdir(parents=True, exist_ok=True)
         shutil.copy(GOOD / f"{name}.yaml", tmp_path / place)
     return tmp_path
@@ -166,3 +172,20 @@ def test_every_recipe_folder_is_read(root: Path) -> None:
     assert problems(root) == ('recipes/other/recipe.yaml:1:7: a recipe is named like its folder, "other"',)
     edit(root / "recipes/other/recipe.yaml", "name: small", "name: other")
     assert list(load_project(root).recipes) == ["other", "small"]
+
+
+def test_the_bases(root: Path) -> None:
+    floor = "manylinux_2_28_x86_64"
+    assert load_project(root).images == ImageFacts(
+        bases={
+            "old": DebianBase(name="old", suite="bullseye", packages=("g++",), floor=floor),
+            "pulled": RegistryBase(name="pulled", image="registry.example/some/image", tag="2026.10.21-1", floor=floor),
+        },
+        default="old",
+        tools=(PinnedFile(project="auditwheel", filename="auditwheel-6.4.2-py3-none-any.whl", sha256=SHA256),),
+    )
+
+
+def test_without_bases_there_are_no_images(root: Path) -> None:
+    (root / "image" / "bases.yaml").unlink()
+    assert load_project(root).images is None

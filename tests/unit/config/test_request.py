@@ -16,7 +16,12 @@ GOOD = Path(__file__).parents[2] / "data" / "config" / "good"
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    for name, place in (("matrix", "."), ("recipe", "recipes/small"), ("upstream", "flash-attention")):
+    for name, place in (
+        ("bases", "image"),
+        ("matrix", "."),
+        ("recipe", "recipes/small"),
+        ("upstream", "flash-attention"),
+    ):
         (tmp_path / place).mkdir(parents=True, exist_ok=True)
         shutil.copy(GOOD / f"{name}.yaml", tmp_path / place)
     return load_project(tmp_path)
@@ -34,8 +39,8 @@ def test_no_word_is_given(project: Project) -> None:
 
 def test_every_word_is_read(project: Project) -> None:
     words = (
-        "recipe=small profile=whole-set,tiny cuda=13.0 torch=2.10,2.9 python=3.10 engine=host "
-        "executor=local jobs=3 memory=12GB kernels=inline toolkit=registry"
+        "recipe=small profile=whole-set,tiny cuda=13.0 torch=2.10,2.9 python=3.10 engine=podman "
+        "base=pulled executor=local jobs=3 memory=12GB kernels=inline toolkit=registry"
     )
     assert {word.partition("=")[0] for word in words.split()} == set(WORDS)
     assert parse_words(words.split(), project) == Request(
@@ -44,7 +49,8 @@ def test_every_word_is_read(project: Project) -> None:
         cuda=(ToolkitVersion.parse("13.0"),),
         torch=(TorchVersion(2, 10), TorchVersion(2, 9)),
         python=(PythonVersion(3, 10),),
-        engine="host",
+        engine="podman",
+        base="pulled",
         executor="local",
         jobs=3,
         memory=12_000_000_000,
@@ -78,8 +84,8 @@ def test_every_word_is_read(project: Project) -> None:
             "profile=whole recipe=small",
             'profile=whole: recipe small has tiny, whole-set; perhaps you meant "whole-set"',
         ),
-        ("engine=docker", "engine=docker: there is only host"),
-        ("engine=podman", "engine=podman: there is only host"),
+        ("engine=dokcer", 'engine=dokcer: there are docker, podman, host; perhaps you meant "docker"'),
+        ("base=new", "base=new: there are old, pulled"),
         ("executor=dask", "executor=dask: there is only local"),
         ("kernels=inlin", 'kernels=inlin: there are pack, inline; perhaps you meant "inline"'),
         ("toolkit=apt", "toolkit=apt: there are auto, system, registry, redist"),

@@ -1,0 +1,125 @@
+"""Verbs about finished packages: proving a wheel beside real frameworks and on a GPU, and joining what came of it."""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hopperforge.config.request import parse_keyed
+from hopperforge.errors import GateError, InputError
+from hopperforge.model.recipe import Recipe
+from hopperforge.model.versions import TorchVersion
+from hopperforge.run.files import sha256_file
+from hopperforge.stages.import_gate import Promise, prove_import
+from hopperforge.stages.smoke import run_smoke
+from hopperforge.store.wheelhouse import Shelved
+from hopperforge.verbs import Call
+
+
+def verify(call: Call) -> None:
+    """Import a wheel of the wheelhouse beside real torches and join the results to its record."""
+    words = parse_keyed(call.words, frozenset({"wheel", "torch", "interpreter"}))
+    package = _package(call, words)
+    torches = _torches(words.get("torch"), package)
+    recipe = call.project().recipes[package.record.recipe]
+    interpreter = _interpreter(words.get("interpreter", sys.executable), call.workspace.environ)
+    results = tuple(
+        prove_import(package.path, promise=_promise(recipe), torch=torch, python=interpreter, workspace=call.workspace)
+        for torch in torches
+    )
+    for result in results:
+        call.answer(f"{result.name}: {'passed' if result.passed else 'FAILED'}: {result.detail}")
+    call.wheelhouse().join_gates(package.record.wheel.sha256, results)
+    failed = [result for result in results if not result.passed]
+    if failed:
+        raise GateError(
+            f"{package.path.name} failed {len(failed)} of {len(results)} import gates",
+            detail=[f"{result.name}: {result.detail}" for result in failed],
+            hint="the record now says so; a wheel with a failed gate is not to be published",
+        )
+
+
+def _interpreter(word: str, environ: Mapping[str, str]) -> str:
+    """Find the Python that a word names: the user's, never that of the environment hopperforge itself runs in."""
+    own = Path(sys.prefix) / "bin"
+    places = [place for place in environ.get("PATH", "").split(os.pathsep) if Path(place) != own]
+    found = shutil.which(word, path=os.pathsep.join(places))
+    if found is None:
+        raise InputError(f"interpreter={word}: there is no such program", hint="interpreter=/path/to/python3")
+    return found
+
+
+def _promise(recipe: Recipe) -> Promise:
+    names = recipe.package
+    operators = ("fwd", "bwd", "fwd_combine", "get_scheduler_metadata")
+    return Promise(
+        module=names.module,
+        operators=tuple(f"{names.package}::{operator}" for operator in operators),
+        function="flash_attn_func",
+        guard="needs a GPU of compute capability 9.0",
+    )
+
+
+def _torches(text: str | None, package: Shelved) -> list[TorchVersion]:
+    if text is None:
+        return sorted({cell.torch for cell in package.record.cells})
+    try:
+        return [TorchVersion.parse(part) for part in text.split(",")]
+    except ValueError as error:
+        raise InputError(str(error), hint="torch=2.9,2.11") from error
+
+
+def _package(call: Call, words: Mapping[str, str]) -> Shelved:
+    """Find the package that `wheel=` names, by its bytes."""
+    if "wheel" not in words:
+        raise InputError("which wheel? the word wheel= is missing", hint="wheel=wheelhouse/NAME.whl")
+    path = Path(words["wheel"])
+    if not path.is_file():
+        raise InputError(f"there is no file {path}", hint=f"ls {call.workspace.wheelhouse}")
+    digest = sha256_file(path)
+    for package in call.wheelhouse().packages():
+        if package.record.wheel.sha256 == digest:
+            return package
+    raise InputError(
+        f"{path} is no package of {call.workspace.wheelhouse}: no record there names its sha256 {digest}",
+        hint="build it here, or copy its record beside it",
+    )
+
+
+def smoke(call: Call) -> None:
+    """Run the recipe's smoke tests on the GPU of this machine; a pass joins the record."""
+    words = parse_keyed(call.words, frozenset({"wheel", "interpreter"}))
+    package = _package(call, words)
+    recipe = call.project().recipes[package.record.recipe]
+    if "interpreter" not in words:
+        raise InputError(
+            "which Python runs the smoke tests? the word interpreter= is missing",
+            hint="interpreter=python3, if that has a CUDA torch and pytest",
+        )
+    interpreter = _interpreter(words["interpreter"], call.workspace.environ)
+    gpu = run_smoke(package.path, recipe=recipe, interpreter=interpreter, workspace=call.workspace)
+    call.wheelhouse().join_gpu(gpu, package.record.wheel.sha256)
+    call.answer(f"{package.path.name}: smoke tests passed on {gpu.get('gpu')}; the record has the result")
+
+
+def record(call: Call) -> None:
+    """Join the result file of a smoke run, made elsewhere, to the record of the wheel it was made with."""
+    if len(call.words) != 1 or "=" in call.words[0]:
+        raise InputError("record takes one file, written by the smoke tests", hint="nox -s record -- gpu.json")
+    joined = call.wheelhouse().join_gpu(*_read_gpu(Path(call.words[0])))
+    call.answer(f"{joined.wheel.file}: the record has the result")
+
+
+def _read_gpu(path: Path) -> tuple[Mapping[str, Any], str]:
+    try:
+        gpu = json.loads(path.read_bytes())
+        return gpu, str(gpu["sha256"])
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} is not a result of the smoke tests: it has no sha256", hint="pytest ... --gpu-json gpu.json"
+        ) from error
