@@ -65,9 +65,9 @@ def renew(text: str, project: Project) -> str:
 
 
 def main(paths: list[str]) -> None:
-    """Renew the files named, each by the facts beside it."""
+    """Renew the files named, by the facts of the checkout we are in."""
+    project = load_project(Path.cwd())
     for path in map(Path, paths):
-        project = load_project(path.absolute().parent)
         write_atomic(path, renew(path.read_text(encoding="utf-8"), project).encode())
 
 
