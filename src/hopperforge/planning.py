@@ -145,6 +145,9 @@ def _candidates(matrix: Matrix, recipe: Recipe, request: Request, situation: Sit
         for torch in request.torch or (_default_torch(matrix, recipe, cuda, request),)
         for python in request.python or (_default_python(matrix.torches[torch], situation),)
     }
+    if request.everything:
+        # where nothing goes together the reasons are the answer
+        cells = {c for c in cells if not reason_of_facts(c.cuda, c.torch, c.python, matrix, recipe)} or cells
     return tuple(sorted(cells))
 
 

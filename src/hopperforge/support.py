@@ -140,7 +140,7 @@ def _is_of(record: Record, build: Build) -> bool:
 def _row(
     build: Build, torch: TorchVersion, cells: Sequence[Cell], records: Sequence[Record], against: Mapping[Cell, str]
 ) -> Row:
-    proofs = tuple(dict.fromkeys(proof for record in records for proof in _proofs(record, torch)))
+    proofs = tuple(_proofs(records, torch))
     reasons = [against[cell] for cell in cells if cell in against]
     if proofs:
         state = State.PROVEN
@@ -162,15 +162,17 @@ def _row(
     )
 
 
-def _proofs(record: Record, torch: TorchVersion) -> Iterable[str]:
-    """Say what a record proves for one torch: imports first, in the order they were made, then the GPU."""
-    for gate in record.gates:
-        proof = ImportProof.parse(gate.name)
-        if gate.passed and proof is not None and proof.torch == torch:
-            yield f"imports in python {proof.python}"
-    gpu: Mapping[str, Any] = record.gpu or {}
-    if gpu.get("passed") and gpu.get("failed") == 0 and Version(gpu["torch"]).release[:2] == (torch.major, torch.minor):
-        yield f"{gpu['passed']} smoke tests on {gpu['gpu']}"
+def _proofs(records: Sequence[Record], torch: TorchVersion) -> Iterable[str]:
+    """Say what records prove for one torch: the Pythons it was imported in, and each GPU."""
+    passed = [ImportProof.parse(gate.name) for record in records for gate in record.gates if gate.passed]
+    pythons = sorted({proof.python for proof in passed if proof is not None and proof.torch == torch})
+    if pythons:
+        yield f"imports in python {', '.join(map(str, pythons))}"
+    for record in records:
+        gpu: Mapping[str, Any] = record.gpu or {}
+        whole = gpu.get("passed") and gpu.get("failed") == 0
+        if whole and Version(gpu["torch"]).release[:2] == (torch.major, torch.minor):
+            yield f"{gpu['passed']} smoke tests on {gpu['gpu']}"
 
 
 def _gaps(project: Project, request: Request) -> tuple[Gap, ...]:

@@ -368,6 +368,31 @@ def test_a_plan_keeps_the_cells_it_cannot_build() -> None:
     assert [str(found.cell.torch) for found in plan.builds[0].cells] == ["2.9"]
 
 
+def test_everything_means_what_goes_together_on_some_machine() -> None:
+    matrix = PROJECT.matrix
+    request = Request(cuda=tuple(matrix.toolkits), torch=tuple(matrix.torches), python=matrix.pythons, everything=True)
+
+    accepted, rejected = select(PROJECT, request, situation())
+    plain, _ = select(PROJECT, replace(request, everything=False), situation())
+
+    assert accepted == plain
+    assert {verdict.reason.partition(";")[0] for verdict in rejected} == {
+        f"the CUDA {toolkit} toolkit is not at hand" for toolkit in matrix.toolkits if toolkit not in REGISTRY_ONLY
+    }
+
+
+def test_everything_of_what_goes_together_nowhere_gives_the_reasons() -> None:
+    request = Request(cuda=cuda("13.0"), torch=torch("2.12"), python=PROJECT.matrix.pythons, everything=True)
+
+    with pytest.raises(NothingToBuildError) as caught:
+        make_plan(PROJECT, request, situation())
+
+    assert (
+        "code of the CUDA 13.0 toolkit needs CUDA 13.0 or newer, and torch 2.12 runs on 12.6, 12.8"
+        in caught.value.detail
+    )
+
+
 # Rejections.
 
 

@@ -177,6 +177,16 @@ def test_a_wheel_of_a_toolkit_with_another_ptxas_is_another_wheel() -> None:
     assert states(table(other))["12.4", "2.9"] is State.DECLARED
 
 
+def test_imports_of_all_records_are_one_proof_in_the_order_of_pythons() -> None:
+    older = built("3.0.0+cu130", "13.0", imported("2.10", "3.11"))
+    newer = built("3.0.0+cu130", "13.0", imported("2.10", "3.9"), imported("2.10", "3.11"), imported("2.9", "3.12"))
+
+    assert [row.proofs for row in table(older, newer).rows if row.torch == TorchVersion(2, 10)] == [
+        (),
+        ("imports in python 3.9, 3.11",),
+    ]
+
+
 def test_a_failed_import_proves_nothing() -> None:
     assert states(table(built("3.0.0+cu130", "13.0", imported("2.10", "3.11", passed=False))))["13.0", "2.10"] is (
         State.BUILT

@@ -62,6 +62,7 @@ def parse_words(words: Sequence[str], project: Project) -> Request:
         memory=reader.one("memory", parse_memory),
         kernels=Kernels(reader.named("kernels", tuple(Kernels)) or Kernels.PACK),
         toolkit=ToolkitChoice(reader.named("toolkit", tuple(ToolkitChoice)) or ToolkitChoice.AUTO),
+        everything=ALL in words,
     )
     _refuse(reader.split.problems)
     return request

@@ -26,6 +26,8 @@ class ToolkitChoice(StrEnum):
 class Request:
     """The words of a command; None or an empty tuple means the word was not given.
 
+    `everything` is the word `all`: cuda, torch and python name all of the matrix where they were not given, and what
+    goes together on no machine was not meant.
     `memory` is in bytes; `jobs` a number of units compiled at once.
     """
 
@@ -41,3 +43,4 @@ class Request:
     memory: int | None = None
     kernels: Kernels = Kernels.PACK
     toolkit: ToolkitChoice = ToolkitChoice.AUTO
+    everything: bool = False

@@ -104,6 +104,18 @@ def test_one_wrong_word_is_the_sentence(word: str, sentence: str, project: Proje
     assert error.exit_code == 2
 
 
+def test_the_word_all_names_the_whole_matrix_where_nothing_else_does(project: Project) -> None:
+    request = parse_words(["torch=2.9", "all"], project)
+    matrix = project.matrix
+    assert (request.cuda, request.torch, request.python) == (
+        tuple(matrix.toolkits),
+        (TorchVersion(2, 9),),
+        matrix.pythons,
+    )
+    assert request.everything
+    assert not parse_words(["torch=2.9"], project).everything
+
+
 def test_all_wrong_words_come_at_once(project: Project) -> None:
     error = refusal("torhc=2.9 cuda=11.8,13.0 profile=x jobs=many python=3.10,3.9", project)
     assert error.sentence == "4 of the words are wrong"
