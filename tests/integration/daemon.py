@@ -60,9 +60,10 @@ class Daemon:
         if names:
             self.docker("rm", "--force", *names)
         self.end(signal.SIGTERM)
-        data = self.folder / "data"
-        while data.is_mount():  # a daemon that was killed leaves its mount behind
-            subprocess.run(["umount", data], check=True)
+        # A daemon that was killed leaves its mount of this folder onto itself behind.
+        data = f" {self.folder}/data "
+        while data in Path("/proc/mounts").read_text():
+            subprocess.run(["umount", data.strip()], check=True)
 
     def docker(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run the client against this daemon."""

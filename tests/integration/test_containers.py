@@ -90,6 +90,18 @@ def test_an_image_is_made_once(home: Path, daemon: Daemon) -> None:
     assert time.monotonic() - started < 20
 
 
+def test_equal_inputs_made_elsewhere_are_the_same_image(home: Path, daemon: Daemon) -> None:
+    words = ("image", "cuda=13.0", "toolkit=registry", "engine=docker")
+    # apt treats folders that everyone may enter differently, and pytest's are not of that kind
+    with tempfile.TemporaryDirectory(prefix="elsewhere-") as folder:
+        Path(folder).chmod(0o755)
+        ended = hopperforge(*words, home=Path(folder), env={"DOCKER_HOST": daemon.host})
+    assert ended.status == 0, ended.err
+    assert "making base" in ended.err
+    assert "building" not in ended.err
+    assert ended.out == hopperforge(*words, home=home, env={"DOCKER_HOST": daemon.host}).out
+
+
 def test_a_base_moved_under_its_tag_is_not_taken(home: Path, daemon: Daemon) -> None:
     (tag,) = daemon.docker("images", "--format", "{{.Repository}}:{{.Tag}}", "hopperforge-base").stdout.split()
     (built,) = daemon.docker("images", "--format", "{{.Repository}}:{{.Tag}}", "hopperforge-build").stdout.split()

@@ -29,6 +29,8 @@ _FORGET: Final = (
     'find "$1/var/log" "$1/var/cache" "$1/var/lib/apt" -type f -delete',
 )
 _LIST: Final = """dpkg-query --admindir="$1/var/lib/dpkg" --showformat='${Package}=${Version}\\n' --show"""
+# apt drops root where its folders allow it, and leaves folders of another owner there.
+_ALWAYS_ROOT: Final = """--aptopt=APT::Sandbox::User "root";"""
 _EPOCH: Final = "1700000000"  # of files mmdebstrap makes itself; any will do if it is always the same
 _TARGETS: Final = "$(ORIGIN)|$(REPO_URI)|$(RELEASE)"
 
@@ -109,7 +111,16 @@ def _bootstrap(fact: DebianBase, archive: Path, workspace: Workspace) -> None:
         listed = folder / "packages"
         hooks = [f"--customize-hook={hook}" for hook in (*_FORGET, f"{_LIST} > {listed}")]
         include = f"--include={','.join(fact.packages)}"
-        argv: list[str | Path] = ["mmdebstrap", "--variant=minbase", include, *hooks, fact.suite, made, *sources]
+        argv: list[str | Path] = [
+            "mmdebstrap",
+            "--variant=minbase",
+            _ALWAYS_ROOT,
+            include,
+            *hooks,
+            fact.suite,
+            made,
+            *sources,
+        ]
         environ = {key: value for key, value in workspace.environ.items() if key != "TMPDIR"}
         try:
             done = run(argv, cwd=folder, env={**environ, "SOURCE_DATE_EPOCH": _EPOCH, "TMPDIR": str(folder)}, log=log)
