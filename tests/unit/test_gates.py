@@ -247,7 +247,7 @@ def test_library_without_our_places_passes_and_says_what_was_looked_for(tmp_path
         ("made on builder-17", "the host name builder-17 at offset"),
         ("/tmp/tmpxft_00001/k.cudafe1.cpp", "the folder of temporary files /tmp/ at offset"),  # noqa: S108
         ("/opt/venv/lib/torch/include/torch/csrc/stable/ops.h", "the source path /opt/venv/lib/torch/include/torch"),
-        ("at /work/hopper/flash_api.cpp:12", "the source path /work/hopper/flash_api.cpp at offset"),
+        ("at /build/hopper/flash_api.cpp:12", "the source path /build/hopper/flash_api.cpp at offset"),
     ],
 )
 def test_library_that_names_a_place_is_refused(tmp_path: Path, text: str, says: str) -> None:
