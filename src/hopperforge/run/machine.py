@@ -170,7 +170,8 @@ def memory_in_use(proc: Path = Path("/proc")) -> int:
     """Sum the resident bytes of the processes we started and of those they started; shared pages count in each."""
     parents: dict[int, int] = {}
     resident: dict[int, int] = {}
-    for folder in proc.glob("[0-9]*"):
+    # A list and not an iterator: an interrupt between two steps would leave an open folder behind.
+    for folder in [proc / name for name in os.listdir(proc) if name.isdigit()]:  # noqa: PTH208
         try:
             after_name = (folder / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         except (FileNotFoundError, ProcessLookupError):  # it ended while we looked
