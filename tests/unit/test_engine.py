@@ -194,8 +194,7 @@ def state(name: str, version: str | None = None, *, installed: bool = True, daem
         ("host", "20.10", "4.3", "host"),
         ("docker", "20.10", "4.3", "docker"),
         ("podman", "20.10", "4.3", "podman"),
-        (None, "20.10", "4.3", "docker"),
-        (None, None, "4.3", "podman"),
+        (None, "20.10", "4.3", "host"),
         (None, None, None, "host"),
     ],
 )
@@ -211,7 +210,16 @@ def test_an_engine_asked_for_must_answer() -> None:
 
 
 def test_the_host_by_default_says_what_tag_to_expect() -> None:
-    assert "manylinux_2_36" in choose_engine(None, [state("docker"), state("podman")], "2.36").reason
+    reason = choose_engine(None, [state("docker"), state("podman")], "2.36").reason
+    assert "manylinux_2_36" in reason
+    assert "no container engine answers" in reason
+
+
+def test_the_host_by_default_names_an_engine_that_answers() -> None:
+    assert (
+        "engine=podman links on an older one"
+        in choose_engine(None, [state("docker"), state("podman", "4.3")], "2.36").reason
+    )
 
 
 def test_the_doctor_names_the_command_for_each_state() -> None:

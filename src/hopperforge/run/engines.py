@@ -73,9 +73,10 @@ def choose_engine(word: str | None, states: Sequence[EngineState], glibc: str) -
     |-----------------|----------------|----------------|------------------------------------|
     | host            |                |                | host                               |
     | docker, podman  | that one does  |                | that one; ToolError if it does not |
-    | not given       | yes            |                | docker                             |
-    | not given       | no             | yes            | podman                             |
-    | not given       | no             | no             | host, with what tag to expect      |
+    | not given       |                |                | host, with what tag to expect      |
+
+    An engine that answers is named in the reason and not taken unasked: that it answers does not say that an image can
+    be made here, and the host needs nothing that is not there.
     """
     if word == HOST:
         return Default(value=HOST, reason="the word engine=")
@@ -87,12 +88,12 @@ def choose_engine(word: str | None, states: Sequence[EngineState], glibc: str) -
                 f"engine={word}, but {_complaint(asked)}", detail=asked.detail, hint="nox -s doctor -- engine"
             )
         return Default(value=word, reason="the word engine=")
-    if answering:
-        return Default(value=answering[0].name, reason=f"{answering[0].name} {answering[0].version} answers")
+    found = [f"{state.name} {state.version} answers: engine={state.name} links on an older one" for state in answering]
+    remedy = found[0] if found else "no container engine answers: see `nox -s doctor -- engine`"
     return Default(
         value=HOST,
-        reason=f"no container engine answers: packages may need this machine's glibc {glibc}, so expect a tag up to "
-        f"manylinux_{glibc.replace('.', '_')}; see `nox -s doctor -- engine`",
+        reason=f"the default: packages may need this machine's glibc {glibc}, so expect a tag up to "
+        f"manylinux_{glibc.replace('.', '_')}; {remedy}",
     )
 
 
