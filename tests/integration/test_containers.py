@@ -5,6 +5,7 @@ The tests of this module run in order and share one cache, one wheelhouse and on
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -13,8 +14,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from tests.integration.command import Running, hopperforge, processes
+from tests.integration.command import PROJECT, Running, hopperforge
 from tests.integration.daemon import Daemon
+from tests.integration.registry import forget, serve_registry
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 
@@ -74,6 +76,37 @@ def path_without(program: str, home: Path) -> str:
                 link.unlink(missing_ok=True)
                 link.symlink_to(found)
     return str(folder)
+
+
+def project_with_base(root: Path, name: str, image: str) -> Path:
+    """A checkout of its own with one more base, of a registry."""
+    for folder in ("recipes", "patches", "flash-attention", "image"):
+        shutil.copytree(PROJECT / folder, root / folder)
+    for file in ("matrix.yaml", "Dockerfile.build"):
+        shutil.copyfile(PROJECT / file, root / file)
+    bases = root / "image" / "bases.yaml"
+    added = f'  {name}: {{kind: registry, image: "{image}", tag: 2026.01.01, floor: manylinux_2_28_x86_64}}'
+    bases.write_text(bases.read_text().replace("\nbases:\n", f"\nbases:\n{added}\n"))
+    return root
+
+
+def push(daemon: Daemon, image: str, name: str) -> None:
+    daemon.docker("tag", image, name)
+    daemon.docker("push", name)
+    daemon.docker("rmi", name)
+
+
+def clients(home: Path) -> list[int]:
+    """The docker clients whose containers see something of `home`."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            name, words = (folder / "comm").read_text().strip(), (folder / "cmdline").read_bytes()
+        except OSError:  # it ended while we looked
+            continue
+        if name == "docker" and os.fsencode(home) in words:
+            found.append(int(folder.name))
+    return found
 
 
 def half_made(home: Path) -> list[str]:
@@ -150,11 +183,47 @@ def test_a_base_moved_under_its_tag_is_not_taken(home: Path, daemon: Daemon) -> 
     assert "importing bullseye" in ended.err
 
 
+def test_a_base_from_a_registry_is_held_to_its_digest(home: Path, daemon: Daemon, tmp_path: Path) -> None:
+    (made,) = daemon.docker("images", "--format", "{{.Repository}}:{{.Tag}}", "hopperforge-base").stdout.split()
+    with serve_registry(tmp_path / "registry") as address:
+        pulled = f"{address}/team/bullseye"
+        project = project_with_base(tmp_path / "project", "team", pulled)
+        push(daemon, made, f"{pulled}:2026.01.01")
+        words = ("image", "cuda=13.0", "toolkit=registry", "engine=docker", "base=team")
+        first = hopperforge(*words, home=home, project=project, env={"DOCKER_HOST": daemon.host})
+        assert first.status == 0, first.err
+        assert "base team was not known before" in first.err
+        digest = json.loads((project / "image" / "bases.lock.json").read_text())["team"]
+        # the tag moves to something else, and this engine forgets what it had
+        push(daemon, "hopperforge-trial:1", f"{pulled}:2026.01.01")
+        daemon.docker("rmi", f"{pulled}@{digest}")
+        again = hopperforge(*words, home=home, project=project, env={"DOCKER_HOST": daemon.host})
+        assert (again.status, again.out) == (0, first.out), again.err
+        # the registry gives it up: what the tag is now is refused
+        daemon.docker("rmi", f"{pulled}@{digest}")
+        forget(address, "team/bullseye", digest)
+        refused = hopperforge(*words, home=home, project=project, env={"DOCKER_HOST": daemon.host})
+    assert refused.status == 5
+    assert f"cannot pull {pulled}@{digest}, which base team is" in refused.err
+    assert "remove team from image/bases.lock.json" in refused.err
+
+
 def test_ctrl_c_leaves_no_container_and_no_half_file(home: Path, daemon: Daemon) -> None:
     run = Running("build", *WORDS, "engine=docker", home=home, env={"DOCKER_HOST": daemon.host})
     run.wait_for("0/2 units")
     daemon.wait_for_containers(2)
     assert run.send(signal.SIGINT) == 130
+    assert daemon.containers() == []
+    assert half_made(home) == []
+
+
+def test_a_killed_client_leaves_no_container(home: Path, daemon: Daemon) -> None:
+    run = Running("build", *WORDS, "jobs=1", "engine=docker", home=home, env={"DOCKER_HOST": daemon.host})
+    run.wait_for("0/2 units")
+    daemon.wait_for_containers(1)
+    (client,) = clients(home)
+    os.kill(client, signal.SIGKILL)
+    assert run.finish() == 6
     assert daemon.containers() == []
     assert half_made(home) == []
 
@@ -180,7 +249,7 @@ def test_after_everything_was_killed_a_rerun_finishes(home: Path, daemon: Daemon
     assert ended.status == 0, ended.err
     assert daemon.containers() == []
     assert half_made(home) == []
-    assert processes(["docker"], home) == []
+    assert clients(home) == []
 
 
 def test_the_tag_is_proven_at_the_bases_floor_or_lower(home: Path) -> None:

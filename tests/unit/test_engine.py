@@ -14,7 +14,6 @@ from hopperforge.errors import ToolError
 from hopperforge.model.cell import Default
 from hopperforge.report import Recorder
 from hopperforge.run.engine import (
-    SEARCH_PATH,
     Client,
     Command,
     ContainerEngine,
@@ -93,7 +92,7 @@ def test_a_command_gets_what_it_was_given_and_nothing_else(folder: Path) -> None
         *("--security-opt=no-new-privileges", "--user=1000:100", "--memory=1024", "--memory-swap=1024"),
         f"--mount=type=bind,source={folder},target=/src,readonly",
         f"--mount=type=bind,source={folder}/out,target=/out",
-        *("--workdir=/out", "--env=LC_ALL=C", f"--env=PATH={SEARCH_PATH}", "sha256:1"),
+        *("--workdir=/out", "--env=LC_ALL=C", "sha256:1"),
         *("/opt/python/cp39-cp39/bin/python", "-I", "/opt/hopperforge/measure.py", "nvcc", "-c"),
     ]
     assert left(folder) == []

@@ -189,4 +189,4 @@ def _base(name: str, shape: DebianBaseShape | RegistryBaseShape) -> DebianBase |
         case DebianBaseShape():
             return DebianBase(name=name, suite=shape.suite, packages=tuple(shape.packages), floor=shape.floor)
         case RegistryBaseShape():
-            return RegistryBase(name=name, image=shape.image, tag=shape.tag, floor=shape.floor)
+            return RegistryBase(name=name, image=shape.image, tag=shape.tag, floor=shape.floor, search=shape.search)

@@ -21,8 +21,6 @@ from hopperforge.run.process import Completed, run
 
 HOST: Final = "host"
 CONTAINER_PROGRAMS: Final = ("docker", "podman")
-SEARCH_PATH: Final = "/opt/cuda/bin:/opt/hopperforge/bin:/usr/local/bin:/usr/bin:/bin"
-"""PATH in builder images."""
 
 _MEASURE: Final = ("/opt/python/cp39-cp39/bin/python", "-I", "/opt/hopperforge/measure.py")
 _USAGE: Final = "hopperforge-usage: "  # image/measure.py prints it
@@ -240,7 +238,7 @@ class ContainerEngine:
             *memory_limit(command.memory),
             *(f"--mount={mount_text(mount)}" for mount in command.mounts),
             f"--workdir={command.cwd}",
-            *(f"--env={key}={value}" for key, value in {**command.env, "PATH": SEARCH_PATH}.items()),
+            *(f"--env={key}={value}" for key, value in command.env.items() if key != "PATH"),
             self.image,
         )
 
