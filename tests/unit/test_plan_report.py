@@ -170,7 +170,7 @@ def test_nothing_is_said_of_what_is_not_there() -> None:
         "",
         "build fa3-fwd/hdim128-bf16 cu124.hdim128.bf16: fa3-fwd 3.0.0+cu124.hdim128.bf16, linux_x86_64",
     )
-    assert lines[10] == "  pack      number of units known after source and toolkit are fetched"
+    assert lines[10] == "  pack      number of units known once source, toolkit and image are here"
     assert lines[14:] == (
         "  expected  unknown until its units were measured once",
         "",

@@ -271,7 +271,7 @@ def test_the_text_joins_neighbours_and_says_every_reason_once() -> None:
 
 
 def test_the_text_says_where_a_toolkit_would_come_from() -> None:
-    assert text_rows(table())[-1][-1] == "buildable here, toolkit: registry"
+    assert text_rows(table())[-1][-1] == "buildable here if its toolkit can be fetched: registry"
 
 
 def test_the_document_survives_json() -> None:
