@@ -10,10 +10,9 @@ from typing import Any
 
 from hopperforge.config.request import parse_keyed
 from hopperforge.errors import GateError, InputError
-from hopperforge.model.recipe import Recipe
 from hopperforge.model.versions import TorchVersion
 from hopperforge.run.files import sha256_file
-from hopperforge.stages.import_gate import Promise, prove_import
+from hopperforge.stages.import_gate import prove_import
 from hopperforge.stages.smoke import run_smoke
 from hopperforge.store.wheelhouse import Shelved
 from hopperforge.verbs import Call
@@ -27,7 +26,7 @@ def verify(call: Call) -> None:
     recipe = call.project().recipes[package.record.recipe]
     interpreter = _interpreter(words.get("interpreter", sys.executable), call.workspace.environ)
     results = tuple(
-        prove_import(package.path, promise=_promise(recipe), torch=torch, python=interpreter, workspace=call.workspace)
+        prove_import(package.path, promise=recipe.promise, torch=torch, python=interpreter, workspace=call.workspace)
         for torch in torches
     )
     for result in results:
@@ -50,17 +49,6 @@ def _interpreter(word: str, environ: Mapping[str, str]) -> str:
     if found is None:
         raise InputError(f"interpreter={word}: there is no such program", hint="interpreter=/path/to/python3")
     return found
-
-
-def _promise(recipe: Recipe) -> Promise:
-    names = recipe.package
-    operators = ("fwd", "bwd", "fwd_combine", "get_scheduler_metadata")
-    return Promise(
-        module=names.module,
-        operators=tuple(f"{names.package}::{operator}" for operator in operators),
-        function="flash_attn_func",
-        guard="needs a GPU of compute capability 9.0",
-    )
 
 
 def _torches(text: str | None, package: Shelved) -> list[TorchVersion]:

@@ -10,13 +10,10 @@ from hopperforge.errors import ToolError
 from hopperforge.model.versions import TorchVersion
 from hopperforge.model.wheel import GateResult
 from hopperforge.run.workspace import Workspace
-from hopperforge.stages.import_gate import Promise, framework_venv, prove_import, read_probe
+from hopperforge.stages.import_gate import framework_venv, prove_import, read_probe
 from hopperforge.stages.wheel_archive import make_record
 
 TORCH = TorchVersion.parse("2.11")
-PROMISE = Promise(
-    module="fa3_fwd_interface", operators=("fa3_fwd::fwd",), function="flash_attn_func", guard="needs a GPU"
-)
 # Stands for torch: a namespace of operators, and what makes a tensor.
 FRAMEWORK = b"""
 class _Namespace:
@@ -64,7 +61,7 @@ def _prove(
     changes = {"fa3_fwd_interface.py": interface, zoo.LIBRARY: library or zoo.library()}
     wheel = zoo.write(folder, zoo.files(changes, tag=zoo.TAG), tag=zoo.TAG)
     return prove_import(
-        wheel, promise=PROMISE, torch=TORCH, python=sys.executable, workspace=workspace, requirement=requirement
+        wheel, promise=zoo.PROMISE, torch=TORCH, python=sys.executable, workspace=workspace, requirement=requirement
     )
 
 
@@ -125,7 +122,7 @@ def test_wheel_for_another_platform_is_refused_by_pip(framework: tuple[Workspace
     tag = "cp39-abi3-manylinux_2_99_x86_64"
     wheel = zoo.write(tmp_path, zoo.files(tag=tag), tag=tag)
     result = prove_import(
-        wheel, promise=PROMISE, torch=TORCH, python=sys.executable, workspace=workspace, requirement=requirement
+        wheel, promise=zoo.PROMISE, torch=TORCH, python=sys.executable, workspace=workspace, requirement=requirement
     )
     assert not result.passed
     assert "pip refuses the wheel" in result.detail

@@ -25,7 +25,7 @@ from hopperforge.config.files import (
 from hopperforge.model.image import DebianBase, ImageFacts, RegistryBase
 from hopperforge.model.matrix import CiCell, Exclusion, Matrix, TorchFact
 from hopperforge.model.profile import Budget, Profile
-from hopperforge.model.recipe import Cudart, PackageNames, Recipe
+from hopperforge.model.recipe import Cudart, PackageNames, Promise, Recipe
 from hopperforge.model.toolkit import DebianPackage, PinnedFile, Redist, ToolkitFact, ToolkitOrigin
 from hopperforge.model.upstream import GitOrigin, SdistOrigin, UpstreamPin
 from hopperforge.model.versions import CudaVersion, PythonVersion, ToolkitVersion, TorchVersion
@@ -134,6 +134,12 @@ def to_recipe(shape: RecipeFile, folder: Path) -> Recipe:
             module=shape.package.module,
             version=shape.package.version,
             summary=shape.package.summary,
+        ),
+        promise=Promise(
+            module=shape.package.module,
+            operators=tuple(f"{shape.package.package}::{operator}" for operator in shape.promise.operators),
+            function=shape.promise.function,
+            guard=shape.promise.guard,
         ),
         cudart=Cudart(shape.cudart),
         needed=frozenset(shape.needed),

@@ -7,7 +7,6 @@ import json
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.metadata import metadata
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from packaging.specifiers import SpecifierSet
 
 from hopperforge.errors import ToolError
 from hopperforge.model.keys import content_key
+from hopperforge.model.recipe import Promise
 from hopperforge.model.versions import PythonVersion, TorchVersion
 from hopperforge.model.wheel import GateResult, ImportProof
 from hopperforge.run.files import Lock, remove_folder, replace_folder, storage_guard, sweep, temporary_folder
@@ -24,20 +24,6 @@ from hopperforge.stages.audit_tools import Answer, module, run_tool
 
 _ASK_VERSION = "import sys; print('%d.%d' % sys.version_info[:2])"
 _INSTALL = ("install", "--quiet", "--no-input", "--disable-pip-version-check")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Promise:
-    """What a package promises to anyone who imports it.
-
-    `operators` are torch operators by full name ("fa3_fwd::fwd"); `function` is one of `module` that takes q, k, v;
-    `guard` a regular expression its error must match where there is no GPU.
-    """
-
-    module: str
-    operators: tuple[str, ...]
-    function: str
-    guard: str
 
 
 def prove_import(
