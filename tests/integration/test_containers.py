@@ -5,16 +5,22 @@ The tests of this module run in order and share one cache, one wheelhouse and on
 
 import json
 import os
+import re
 import signal
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.integration.command import Running, hopperforge, processes
 from tests.integration.daemon import Daemon
+
+from hopperforge.run.files import sha256_file
+from hopperforge.stages.audit_tools import platform_tags
+from hopperforge.stages.wheel_archive import read_wheel, write_wheel
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 
@@ -169,6 +175,50 @@ def test_podman_gives_the_same_bytes(home: Path, podman: Mapping[str, str]) -> N
     assert ended.status == 0, ended.err
     after = report(home)
     assert (after["units_compiled"], after["sha256"]) == (0, before["sha256"])
+
+
+def proofs(wheel: Path) -> dict[str, tuple[bool, str]]:
+    gates = json.loads(Path(f"{wheel}.json").read_text())["gates"]
+    return {gate["name"]: (gate["passed"], gate["detail"]) for gate in gates if gate["name"].startswith("import")}
+
+
+def retagged(wheel: Path, tag: str, folder: Path) -> Path:
+    """The same wheel, with its record, for another platform."""
+    archive = read_wheel(wheel)
+    (old,) = platform_tags(wheel)
+    meta = f"{archive.info}/WHEEL"
+    files = {**archive.files, meta: archive.files[meta].replace(old.encode(), tag.encode())}
+    final = folder / wheel.name.replace(old, tag)
+    write_wheel(final, replace(archive, files=files), epoch=0)
+    record = json.loads(Path(f"{wheel}.json").read_text())
+    record["wheel"] |= {"file": final.name, "sha256": sha256_file(final), "platform_tags": [tag]}
+    Path(f"{final}.json").write_text(json.dumps(record))
+    return final
+
+
+def test_a_wheel_for_a_newer_glibc_is_refused_by_the_bases_own_pip(home: Path, daemon: Daemon, tmp_path: Path) -> None:
+    wheel = retagged(Path(str(report(home)["wheel"])), "manylinux_2_99_x86_64", tmp_path)
+    words = (f"wheel={wheel}", "torch=2.9", "base=trixie", "engine=docker")
+    environment = {"DOCKER_HOST": daemon.host, "HOPPERFORGE_WHEELHOUSE": str(tmp_path)}
+    ended = hopperforge("verify", *words, home=home, env=environment)
+    assert ended.status == 8, ended.err
+    assert "the tag manylinux_2_99_x86_64 is for glibc 2.99 or newer, and trixie has 2.41" in ended.err
+    passed, detail = proofs(wheel)["import with torch 2.9 in python 3.13 on trixie"]
+    assert not passed
+    assert "is not a supported wheel on this platform" in detail
+    assert daemon.containers() == []
+
+
+def test_the_wheel_imports_in_trixie_beside_a_torch_of_cuda_12(home: Path, daemon: Daemon) -> None:
+    wheel = Path(str(report(home)["wheel"]))
+    words = (f"wheel={wheel}", "torch=2.9", "base=trixie", "engine=docker")
+    ended = hopperforge("verify", *words, home=home, env={"DOCKER_HOST": daemon.host})
+    assert ended.status == 0, ended.err
+    passed, detail = proofs(wheel)["import with torch 2.9 in python 3.13 on trixie"]
+    assert passed
+    assert re.search(r"beside torch 2\.9\.\d\+cu128 in Python 3\.13\.\d+ on glibc 2\.41", detail)
+    assert daemon.containers() == []
+    assert half_made(home) == []
 
 
 def test_the_wheel_imports_beside_a_real_torch(home: Path) -> None:

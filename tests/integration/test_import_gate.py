@@ -1,5 +1,7 @@
 """The import gate with real virtual environments and pip, on a small stand-in for the framework."""
 
+import json
+import platform
 import sys
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from hopperforge.errors import ToolError
 from hopperforge.model.versions import TorchVersion
 from hopperforge.model.wheel import GateResult
 from hopperforge.run.workspace import Workspace
-from hopperforge.stages.import_gate import framework_venv, prove_import, read_probe
+from hopperforge.stages.import_gate import Found, framework_venv, prove_import, read_probe
 from hopperforge.stages.wheel_archive import make_record
 
 TORCH = TorchVersion.parse("2.11")
@@ -22,6 +24,7 @@ class _Namespace:
 class _Ops:
     fa3_fwd = _Namespace()
 
+__version__ = "2.11.0"
 ops = _Ops()
 bfloat16 = "bfloat16"
 
@@ -69,7 +72,10 @@ def test_package_that_keeps_its_promise_passes(framework: tuple[Workspace, str],
     result = _prove(framework, tmp_path, LOAD + GUARDED)
     assert result.passed, result.detail
     assert result.name == f"import with torch 2.11 in python {sys.version_info.major}.{sys.version_info.minor}"
-    assert result.detail == "fa3_fwd_interface imports, has fa3_fwd::fwd, and says what is missing without a GPU"
+    assert result.detail == (
+        f"fa3_fwd_interface imports beside torch 2.11.0 in Python {platform.python_version()} on "
+        f"{' '.join(platform.libc_ver())}, has fa3_fwd::fwd, and says what is missing without a GPU"
+    )
 
 
 def test_library_with_an_undefined_symbol_fails(framework: tuple[Workspace, str], tmp_path: Path) -> None:
@@ -155,5 +161,7 @@ def test_interpreter_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 
 
 def test_probe_answer_is_the_last_marked_line() -> None:
-    assert read_probe(["PROBE []", "noise", 'PROBE ["a", "b"]', "more"]) == ["a", "b"]
+    first, last = ({"problems": problems, "beside": "torch 2.11.0"} for problems in ([], ["a", "b"]))
+    lines = [f"PROBE {json.dumps(first)}", "noise", f"PROBE {json.dumps(last)}", "more"]
+    assert read_probe(lines) == Found(problems=("a", "b"), beside="torch 2.11.0")
     assert read_probe(["noise"]) is None
