@@ -51,9 +51,14 @@ class BasePython:
 def open_base(containers: Containers, workspace: Workspace) -> BasePython:
     """Give the Python of the base, made or pulled if it is not at hand; ToolError if it has none that answers."""
     base = obtain_base(containers.base, containers.client, workspace)
+    inspected = containers.client.inspect(base.tag)
+    if inspected is None:
+        raise ToolError(
+            f"{containers.client.program} made {base.tag} and has it no more", hint="nox -s doctor -- engine"
+        )
     engine = ContainerEngine(
         client=containers.client,
-        image=str((containers.client.inspect(base.tag) or {}).get("Id", base.tag)),
+        image=str(inspected["Id"]),
         ground=base.id,
         reporter=workspace.reporter,
         keep=containers.keep,
