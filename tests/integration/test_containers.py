@@ -15,16 +15,29 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.integration.command import Running, hopperforge, processes
+from tests.integration.command import PROJECT, Running, hopperforge, processes
 from tests.integration.daemon import Daemon
+from tests.integration.stand_in import GUARDED, LOAD, framework_wheel
+from tests.unit import wheel_zoo as zoo
 
+from hopperforge.config.project import load_project
+from hopperforge.model.versions import TorchVersion
+from hopperforge.model.wheel import GateResult
+from hopperforge.run.engine import Client
 from hopperforge.run.files import sha256_file
 from hopperforge.stages.audit_tools import platform_tags
+from hopperforge.stages.builder import Containers
+from hopperforge.stages.import_container import open_base, prove_import_in
 from hopperforge.stages.wheel_archive import read_wheel, write_wheel
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 
 WORDS = ("recipe=fa3-fwd", "profile=hdim128-bf16", "cuda=13.0", "toolkit=registry", "torch=2.11")
+# pthread_create moved into libc itself with glibc 2.34, which tests run on or newer
+NEEDS_GLIBC_2_34 = """
+#include <pthread.h>
+extern "C" void* PyInit__C(void* (*run)(void*)) { pthread_t t; return pthread_create(&t, 0, run, 0) ? run(0) : 0; }
+"""
 PODMAN = """\
 [containers]
 default_ulimits = ["nofile=20000:20000", "nproc=32768:32768"]
@@ -243,6 +256,31 @@ def test_a_wheel_for_a_newer_glibc_is_refused_by_the_bases_own_pip(home: Path, d
     passed, detail = proofs(wheel)["import with torch 2.9 in python 3.13 on trixie"]
     assert not passed
     assert "is not a supported wheel on this platform" in detail
+    assert daemon.containers() == []
+
+
+def test_a_library_that_needs_a_newer_glibc_than_its_tag_says_fails(home: Path, daemon: Daemon, tmp_path: Path) -> None:
+    environment = {**os.environ, "DOCKER_HOST": daemon.host}
+    workspace = replace(zoo.workspace(tmp_path), project=PROJECT, cache=home / "cache", environ=environment)
+    facts = load_project(PROJECT).images
+    assert facts is not None
+    client = Client(program="docker", environ=environment)
+    place = open_base(Containers(client=client, facts=facts, base=facts.bases["bullseye"], keep=False), workspace)
+    torch = str(framework_wheel(tmp_path))
+
+    def prove(library: bytes) -> GateResult:
+        changes = {"fa3_fwd_interface.py": LOAD + GUARDED, zoo.LIBRARY: library}
+        wheel = zoo.write(tmp_path, zoo.files(changes, tag=zoo.TAG), tag=zoo.TAG)
+        return prove_import_in(
+            wheel, promise=zoo.PROMISE, torch=TorchVersion(2, 11), place=place, workspace=workspace, requirement=torch
+        )
+
+    good = prove(zoo.library())
+    assert (good.passed, good.name) == (True, "import with torch 2.11 in python 3.9 on bullseye"), good.detail
+    assert "beside torch 2.11.0 in Python 3.9.2 on glibc 2.31" in good.detail
+    bad = prove(zoo.library(NEEDS_GLIBC_2_34))
+    assert not bad.passed
+    assert "version `GLIBC_2.34' not found" in bad.detail
     assert daemon.containers() == []
 
 

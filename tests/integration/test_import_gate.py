@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.integration.stand_in import GUARDED, LOAD, framework_wheel
 from tests.unit import wheel_zoo as zoo
 
 from hopperforge.errors import ToolError
@@ -13,48 +14,15 @@ from hopperforge.model.versions import TorchVersion
 from hopperforge.model.wheel import GateResult
 from hopperforge.run.workspace import Workspace
 from hopperforge.stages.import_gate import Found, framework_venv, prove_import, read_probe
-from hopperforge.stages.wheel_archive import make_record
 
 TORCH = TorchVersion.parse("2.11")
-# Stands for torch: a namespace of operators, and what makes a tensor.
-FRAMEWORK = b"""
-class _Namespace:
-    pass
-
-class _Ops:
-    fa3_fwd = _Namespace()
-
-__version__ = "2.11.0"
-ops = _Ops()
-bfloat16 = "bfloat16"
-
-def zeros(shape, dtype):
-    return (shape, dtype)
-"""
-LOAD = b"""
-import ctypes, pathlib
-ctypes.CDLL(str(pathlib.Path(__file__).parent / "fa3_fwd" / "_C.abi3.so"), mode=2)
-import torch
-torch.ops.fa3_fwd.fwd = print
-"""
-GUARDED = b"""
-def flash_attn_func(q, k, v):
-    raise RuntimeError("fa3-fwd needs a GPU and found none: run on a node with one")
-"""
 
 
 @pytest.fixture(scope="module")
 def framework(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, str]:
     """A workspace in which the stand-in's venv is made once, and the requirement that names it."""
     folder = tmp_path_factory.mktemp("framework")
-    info = "torch-2.11.0.dist-info"
-    members = {
-        "torch/__init__.py": FRAMEWORK,
-        f"{info}/METADATA": zoo.metadata("2.11.0", "torch", ()),
-        f"{info}/WHEEL": zoo.wheel_file("py3-none-any", pure="true"),
-    }
-    members[f"{info}/RECORD"] = make_record(members, f"{info}/RECORD")
-    return zoo.workspace(folder), str(zoo.write(folder, members, name="torch-2.11.0-py3-none-any.whl"))
+    return zoo.workspace(folder), str(framework_wheel(folder))
 
 
 def _prove(

@@ -54,7 +54,7 @@ def open_base(containers: Containers, workspace: Workspace) -> BasePython:
     inspected = containers.client.inspect(base.tag)
     if inspected is None:
         raise ToolError(
-            f"{containers.client.program} made {base.tag} and has it no more", hint="nox -s doctor -- engine"
+            f"{containers.client.program} got {base.tag} and has it no more", hint="nox -s doctor -- engine"
         )
     engine = ContainerEngine(
         client=containers.client,
