@@ -108,8 +108,8 @@ def prove_import_in(
         pip = (f"{_VENV}/bin/python", "-I", "-m", "pip", *INSTALL, "--no-deps", "--no-index", "--target", _PACKAGE)
         installed = _run(place.engine, (*pip, inside), scratch, mounts, name=f"install-{wheel.name}", of=workspace)
         if installed.status != 0:
-            words = (refusal(platform_tags(wheel), place.base.name, place.target), last_words("pip says", installed))
-            return GateResult(name=name, passed=False, detail="; ".join(words))
+            why = refusal(platform_tags(wheel), place.base.name, place.target)
+            return GateResult(name=name, passed=False, detail=last_words(why, installed))
         folder = framework_folder(place.target, requirement or f"torch=={torch}.*", workspace)
         mounts = [
             Mount(outside=folder.resolve(), inside=_FRAMEWORK),
