@@ -11,6 +11,7 @@ from typing import Any
 from hopperforge.config.project import Project
 from hopperforge.config.request import parse_keyed, parse_words
 from hopperforge.errors import GateError, InputError, ToolError
+from hopperforge.model.request import Request
 from hopperforge.model.versions import TorchVersion
 from hopperforge.model.wheel import GateResult
 from hopperforge.run.engine import HOST
@@ -47,27 +48,30 @@ def _prover(call: Call, words: Mapping[str, str], package: Shelved) -> Callable[
     project = call.project()
     promise = project.recipes[package.record.recipe].promise
     wheel, workspace = package.path, call.workspace
-    if "base" in words:
-        place = _base_python(call, project, words)
+    asked = parse_words([f"{key}={words[key]}" for key in ("engine", "base") if key in words], project)
+    if asked.base is not None:
+        if "interpreter" in words:
+            raise InputError(
+                f"base={asked.base} has its own Python, so interpreter= and base= do not go together",
+                hint=f"base={asked.base}",
+            )
+        place = _base_python(call, project, asked)
         return lambda torch: prove_import_in(wheel, promise=promise, torch=torch, place=place, workspace=workspace)
-    if words.get("engine", HOST) != HOST:
+    if asked.engine not in (None, HOST):
         bases = ", ".join(project.images.bases) if project.images else "none"
         raise InputError(
-            f"engine={words['engine']} imports in a container of a base, and the word base= is missing",
+            f"engine={asked.engine} imports in a container of a base, and the word base= is missing",
             detail=[f"the bases are: {bases}"],
-            hint=f"base=trixie engine={words['engine']}",
+            hint=f"base=trixie engine={asked.engine}",
         )
     python = _interpreter(words.get("interpreter", sys.executable), workspace.environ)
     return lambda torch: prove_import(wheel, promise=promise, torch=torch, python=python, workspace=workspace)
 
 
-def _base_python(call: Call, project: Project, words: Mapping[str, str]) -> BasePython:
-    asked = parse_words([f"{key}={words[key]}" for key in ("engine", "base") if key in words], project)
-    if "interpreter" in words:
-        raise InputError("a base has its own Python: interpreter= and base= do not go together", hint="leave out one")
+def _base_python(call: Call, project: Project, asked: Request) -> BasePython:
     if asked.engine == HOST:
         raise InputError(
-            f"base={asked.base} is imported in by a container engine, and engine=host is none",
+            f"base={asked.base} is for containers, and engine=host runs none",
             hint="engine=docker, or interpreter=python3 for a Python of this machine",
         )
     engine = call.engine(project, asked)

@@ -32,7 +32,7 @@ def wheel(tmp_path: Path, project_root: Path, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["base=trixie", "engine=host"], "base=trixie is imported in by a container engine, and engine=host is none"),
+        (["base=trixie", "engine=host"], "base=trixie is for containers, and engine=host runs none"),
         (["engine=docker"], "engine=docker imports in a container of a base, and the word base= is missing"),
         (["base=trixie", "interpreter=python3"], "interpreter= and base= do not go together"),
         (
@@ -40,6 +40,7 @@ def wheel(tmp_path: Path, project_root: Path, monkeypatch: pytest.MonkeyPatch) -
             'base=trixy: there are bullseye, bookworm, trixie, manylinux-2-28; perhaps you meant "trixie"',
         ),
         (["base=trixie", "engine=lxc"], "engine=lxc: there are docker, podman, host"),
+        (["engine=dokcer"], "engine=dokcer: there are docker, podman, host; perhaps you meant"),
         (["bass=trixie"], "unknown word bass=trixie; perhaps you meant base=trixie"),
     ],
 )

@@ -98,15 +98,15 @@ def prove_import_in(
     `requirement` takes the place of torch's own. A wheel that breaks its promise, or that pip refuses, is a failed
     result; a framework that cannot be had, or a base without venv, is a ToolError.
     """
-    name = place.proof(torch)
+    name, log = place.proof(torch), f"{place.base.name}-{wheel.name}"
     inside = f"/wheel/{wheel.name}"
     mounts = [Mount(outside=wheel.resolve(), inside=inside)]
     with temporary_folder(make_folder(workspace.work), "import") as scratch:
-        made = _run(place.engine, (_PYTHON, "-I", "-m", "venv", _VENV), scratch, (), name="venv", of=workspace)
+        made = _run(place.engine, (_PYTHON, "-I", "-m", "venv", _VENV), scratch, (), name=f"venv-{log}", of=workspace)
         if made.status != 0:
             raise ToolError(f"{_PYTHON} of base {place.base.name} cannot make a virtual environment", detail=made.tail)
         pip = (f"{_VENV}/bin/python", "-I", "-m", "pip", *INSTALL, "--no-deps", "--no-index", "--target", _PACKAGE)
-        installed = _run(place.engine, (*pip, inside), scratch, mounts, name=f"install-{wheel.name}", of=workspace)
+        installed = _run(place.engine, (*pip, inside), scratch, mounts, name=f"install-{log}", of=workspace)
         if installed.status != 0:
             why = refusal(platform_tags(wheel), place.base.name, place.target)
             return GateResult(name=name, passed=False, detail=last_words(why, installed))
@@ -117,7 +117,7 @@ def prove_import_in(
         ]
         order = probe_order(promise, _PACKAGE, _FRAMEWORK)
         probe = (f"{_VENV}/bin/python", "-I", "-B", _PROBE, order)
-        answer = _run(place.engine, probe, scratch, mounts, name=f"import-{wheel.name}", of=workspace)
+        answer = _run(place.engine, probe, scratch, mounts, name=f"import-{log}", of=workspace)
     return judge(name, answer, promise)
 
 

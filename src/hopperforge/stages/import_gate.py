@@ -26,9 +26,8 @@ from hopperforge.stages import import_probe
 from hopperforge.stages.audit_tools import INSTALL, Answer, module, run_tool
 
 _ASK_VERSION = "import sys; print('%d.%d' % sys.version_info[:2])"
-# Neither the user's paths nor a GPU may help.
 NO_HELP: Final[Mapping[str, str]] = {"CUDA_VISIBLE_DEVICES": "", "LD_LIBRARY_PATH": "", "LD_PRELOAD": ""}
-"""What the environment of an import says, together with the interpreter's -I."""
+"""The environment of an import, together with the interpreter's -I: neither a GPU nor the user's paths may help."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
