@@ -98,6 +98,13 @@ def test_a_command_gets_what_it_was_given_and_nothing_else(folder: Path) -> None
     assert left(folder) == []
 
 
+def test_an_image_that_is_no_builder_measures_with_its_own_python(folder: Path) -> None:
+    behave(folder, USAGE)
+    replace(engine(folder), python="python3").run(command(folder))
+    (line,) = [line for line in (folder / "calls").read_text().splitlines() if line.startswith("run")]
+    assert line.endswith(" sha256:1 python3 -I /opt/hopperforge/measure.py nvcc -c")
+
+
 @pytest.mark.parametrize("status", [1, 2, 137])
 def test_a_failed_command_is_no_failure_of_the_engine_and_leaves_no_container(status: int, folder: Path) -> None:
     behave(folder, "echo wrong", USAGE, f"exit {status}")

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.unit.wheel_zoo import PROMISE
 
 from hopperforge.model.cell import AbiClass, Accepted, Build, Cell, Default, Plan, Rejected
 from hopperforge.model.machine import Limit, Machine, Sizing
@@ -28,6 +29,7 @@ RECIPE = Recipe(
     folder=Path("recipes/fa3-fwd"),
     pin="v2.8",
     package=PackageNames(distribution="fa3-fwd", package="fa3", module="fa3_interface", version="3.0.0", summary=""),
+    promise=PROMISE,
     cudart=Cudart.STATIC,
     needed=frozenset(),
     default_profile="fa3-fwd",

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from packaging.version import Version
+from tests.unit.wheel_zoo import PROMISE
 
 from hopperforge.config.project import Project
 from hopperforge.errors import InputError, NothingToBuildError
@@ -89,6 +90,7 @@ def recipe(name: str, cudart: Cudart, needed_per_torch: frozenset[str] | None = 
         folder=Path("recipes") / name,
         pin="v2.8",
         package=PackageNames(distribution=name, package="fa3", module="fa3_interface", version="3.0.0", summary=""),
+        promise=PROMISE,
         cudart=cudart,
         needed=frozenset({"libc10.so"}),
         needed_per_torch=needed_per_torch,

@@ -260,6 +260,17 @@ class PackageShape(_Shape):
     """One line for the wheel's metadata."""
 
 
+class PromiseShape(_Shape):
+    """What an import of the package must show, GPU or none."""
+
+    operators: Annotated[list[Module], Field(min_length=1, json_schema_extra=_DISTINCT)]
+    """The operators it registers with torch, in the namespace named like the package."""
+    function: Module
+    """A function of the interface module that takes q, k and v."""
+    guard: Sentence
+    """What that function says, among other things, where there is no GPU."""
+
+
 class RecipeFile(_Shape):
     """recipes/<name>/recipe.yaml: what to build."""
 
@@ -269,6 +280,8 @@ class RecipeFile(_Shape):
     """The upstream pin, from flash-attention/upstream.yaml."""
     package: PackageShape
     """The names users meet."""
+    promise: PromiseShape
+    """What an import must show."""
     cudart: Literal["static", "shared"]
     """How the CUDA runtime is linked."""
     needed: Libraries
@@ -334,6 +347,8 @@ class DebianBaseShape(_Shape):
     """debian"""
     suite: Name
     """The release's code name."""
+    moves: bool = False
+    """Whether the release still gets new packages; then what was found first is not held to."""
     packages: Annotated[list[Annotated[str, Field(pattern=_PACKAGE)]], Field(json_schema_extra=_DISTINCT)]
     """What is installed beside the minimal system."""
     floor: Annotated[str, Field(pattern=_TAG)]

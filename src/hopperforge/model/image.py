@@ -14,12 +14,17 @@ REGISTRY_DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DebianBase:
-    """A base made of Debian packages; `floor` is the newest platform tag a wheel linked on it may have."""
+    """A base made of Debian packages.
+
+    `floor` is the newest platform tag a wheel linked on it may have; `moves` whether the release still gets new
+    packages, so that it cannot be held to what it was.
+    """
 
     name: str
     suite: str
     packages: tuple[str, ...]
     floor: str
+    moves: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

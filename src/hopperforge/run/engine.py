@@ -22,7 +22,9 @@ from hopperforge.run.process import Completed, run
 HOST: Final = "host"
 CONTAINER_PROGRAMS: Final = ("docker", "podman")
 
-_MEASURE: Final = ("/opt/python/cp39-cp39/bin/python", "-I", "/opt/hopperforge/measure.py")
+MEASURE: Final = "/opt/hopperforge/measure.py"
+"""What stands before every command in a container; builder images have it here."""
+
 _USAGE: Final = "hopperforge-usage: "  # image/measure.py prints it
 # The engine itself failed; the command cannot be invoked; it is not there.
 _ENGINE_STATUSES: Final = frozenset({125, 126, 127})
@@ -30,7 +32,7 @@ _ENGINE_STATUSES: Final = frozenset({125, 126, 127})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mount:
-    """A folder of this machine and where a container sees it; read-only unless `writable`."""
+    """A folder or a file of this machine and where a container sees it; read-only unless `writable`."""
 
     outside: Path
     inside: str
@@ -165,13 +167,17 @@ class Client:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerEngine:
-    """Runs every command in a container of its own, from `image`, the engine's id of a builder image."""
+    """Runs every command in a container of its own, from `image`, the engine's id of it.
+
+    `python` is the image's interpreter that runs MEASURE, which has to be in the image or among a command's mounts.
+    """
 
     client: Client
     image: str
     ground: str
     reporter: Reporter
     keep: bool = False
+    python: str = "/opt/python/cp39-cp39/bin/python"
     user: str = field(default_factory=lambda: f"{os.getuid()}:{os.getgid()}")
 
     @property
@@ -200,7 +206,7 @@ class ContainerEngine:
         name = container_name(command)
         with self._removed(name):
             done = run(
-                [self.client.program, *self.arguments(command, name), *_MEASURE, *command.argv],
+                [self.client.program, *self.arguments(command, name), self.python, "-I", MEASURE, *command.argv],
                 cwd=Path("/"),
                 env=self.client.environ,
                 log=log,

@@ -100,8 +100,9 @@ def _debian(fact: DebianBase, client: Client, workspace: Workspace) -> Base:
             known = _known(archive, workspace.cache)
         if known is None:
             raise SourceError(f"{archive} changed while it was written", hint=f"rm {archive}")
-        identity = content_key("packages", {"packages": sorted(known["packages"])})
-        check_lock(workspace.project / LOCK, fact.name, identity, workspace)
+        if not fact.moves:
+            identity = content_key("packages", {"packages": sorted(known["packages"])})
+            check_lock(workspace.project / LOCK, fact.name, identity, workspace)
         base = _named(fact, debian_base_id(known["packages"], known["sha256"]))
         if layers_of(client.inspect(base.tag) or {}) != (f"sha256:{known['sha256']}",):
             workspace.reporter.note(f"importing {archive.name} into {client.program}")
