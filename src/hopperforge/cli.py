@@ -16,6 +16,7 @@ import platformdirs
 from hopperforge import __version__, verbs, verbs_packages
 from hopperforge.console import standard_reporter
 from hopperforge.errors import INTERRUPTED_EXIT_CODE, HopperforgeError, InputError
+from hopperforge.model.place import StorePlace
 from hopperforge.model.versions import PythonVersion
 from hopperforge.run.workspace import Workspace
 
@@ -103,6 +104,7 @@ def _call(arguments: argparse.Namespace) -> verbs.Call:
         wheelhouse=Path(os.environ.get("HOPPERFORGE_WHEELHOUSE") or project / "wheelhouse").absolute(),
         environ=dict(os.environ),
         reporter=standard_reporter(verbose=arguments.verbose),
+        shared=_shared_store(os.environ.get("HOPPERFORGE_STORE")),
     )
     return verbs.Call(
         words=tuple(arguments.words),
@@ -116,6 +118,17 @@ def _call(arguments: argparse.Namespace) -> verbs.Call:
         root=os.geteuid() == 0,
         keep=arguments.keep,
     )
+
+
+def _shared_store(text: str | None) -> StorePlace | None:
+    if not text:
+        return None
+    try:
+        return StorePlace.parse(text)
+    except ValueError as error:
+        raise InputError(
+            f"HOPPERFORGE_STORE: {error}", hint="export HOPPERFORGE_STORE=s3://bucket/prefix   # or unset it"
+        ) from error
 
 
 def _find_project(start: Path) -> Path:
