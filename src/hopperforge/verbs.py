@@ -61,7 +61,13 @@ class Call:
         engine = self.engine(project, asked)
         request = for_engine(asked, engine.value)
         at_hand = toolkits_at_hand(project.matrix, request.toolkit, self.workspace)
-        return request, Situation(toolkits_at_hand=at_hand, python=self.python, platform=self.platform, engine=engine)
+        return request, Situation(
+            toolkits_at_hand=at_hand,
+            python=self.python,
+            platform=self.platform,
+            engine=engine,
+            store=self.workspace.shared,
+        )
 
     def engine(self, project: Project, request: Request) -> Default:
         """Choose the engine; a build by upstream's own ninja file is for comparing on the host."""

@@ -28,6 +28,7 @@ from hopperforge.run.workspace import Workspace
 from hopperforge.store.costs import CostTable, learn, load_costs
 from hopperforge.store.packs import find_pack, require_distinct_names, store_pack
 from hopperforge.store.shared import SharedObjects, held
+from hopperforge.store.trimming import PACKS
 
 _SOURCE: Final = "unit.cu"
 _OBJECT: Final = "unit.o"
@@ -99,7 +100,7 @@ def compile_pack(
     """
     require_distinct_names([unit.path for unit in units])
     keys = unit_keys(units, source=source, toolkit=toolkit, compiler=compiler, ground=engine.ground)
-    packs = workspace.store / "packs"
+    packs = workspace.store / PACKS
     pack = find_pack(packs, pack_key(keys), workspace.reporter)
     if pack is not None:
         return pack

@@ -24,6 +24,7 @@ from hopperforge.model.place import StorePlace
 from hopperforge.report import Reporter
 from hopperforge.run.workspace import Workspace
 from hopperforge.store.objects import ObjectStore
+from hopperforge.store.trimming import OBJECTS
 
 if TYPE_CHECKING:  # these exist for type checkers alone
     from obstore.store import ClientConfig, RetryConfig
@@ -73,7 +74,7 @@ def _bucket(place: StorePlace, environ: Mapping[str, str]) -> Backend:
     try:
         return from_url(str(place), client_options=options, retry_config=_RETRIES)
     except BaseError as error:
-        raise StorageError(f"{place} cannot be opened: {str(error).partition(chr(10))[0]}") from error
+        raise StorageError(f"{place} cannot be opened: {str(error).splitlines()[0]}") from error
 
 
 def _is_loopback(url: str) -> bool:
@@ -115,7 +116,7 @@ class _Shared:
 
 def local_objects(workspace: Workspace) -> Path:
     """The folder of this machine's objects."""
-    return workspace.store / "objects"
+    return workspace.store / OBJECTS
 
 
 def held(keys: Iterable[str], workspace: Workspace) -> frozenset[str]:
