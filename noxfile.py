@@ -92,6 +92,12 @@ def record(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def cache(session: nox.Session) -> None:
+    """Look after compiled objects: stats, verify, share or trim=20GB."""
+    verb(session, "cache")
+
+
+@nox.session(default=False)
 def clean(session: nox.Session) -> None:
     """Remove what can be made again: what=work, cache or wheelhouse."""
     verb(session, "clean")

@@ -13,9 +13,10 @@ from typing import Final, NoReturn
 
 import platformdirs
 
-from hopperforge import __version__, verbs, verbs_packages
+from hopperforge import __version__, verbs, verbs_cache, verbs_packages
 from hopperforge.console import standard_reporter
 from hopperforge.errors import INTERRUPTED_EXIT_CODE, HopperforgeError, InputError
+from hopperforge.model.place import StorePlace
 from hopperforge.model.versions import PythonVersion
 from hopperforge.run.workspace import Workspace
 
@@ -30,6 +31,7 @@ VERBS: Final[dict[str, tuple[Callable[[verbs.Call], None], str]]] = {
     "verify": (verbs_packages.verify, "import a wheel beside a real torch: wheel=FILE torch=2.11 [base=trixie]"),
     "smoke": (verbs_packages.smoke, "run the smoke tests on this machine's GPU: wheel=FILE interpreter=python3"),
     "record": (verbs_packages.record, "join a smoke run's result to the wheel's record: gpu.json"),
+    "cache": (verbs_cache.cache, "look after compiled objects: stats, verify, share or trim=20GB"),
     "clean": (verbs.clean, "remove what can be made again: what=work, cache or wheelhouse"),
 }
 JSON_VERBS: Final = ("plan", "patch", "build", "matrix")
@@ -103,6 +105,7 @@ def _call(arguments: argparse.Namespace) -> verbs.Call:
         wheelhouse=Path(os.environ.get("HOPPERFORGE_WHEELHOUSE") or project / "wheelhouse").absolute(),
         environ=dict(os.environ),
         reporter=standard_reporter(verbose=arguments.verbose),
+        shared=_shared_store(os.environ.get("HOPPERFORGE_STORE")),
     )
     return verbs.Call(
         words=tuple(arguments.words),
@@ -116,6 +119,17 @@ def _call(arguments: argparse.Namespace) -> verbs.Call:
         root=os.geteuid() == 0,
         keep=arguments.keep,
     )
+
+
+def _shared_store(text: str | None) -> StorePlace | None:
+    if not text:
+        return None
+    try:
+        return StorePlace.parse(text)
+    except ValueError as error:
+        raise InputError(
+            f"HOPPERFORGE_STORE: {error}", hint="export HOPPERFORGE_STORE=s3://bucket/prefix   # or unset it"
+        ) from error
 
 
 def _find_project(start: Path) -> Path:

@@ -89,7 +89,7 @@ class SmokeError(HopperforgeError):
 
 
 class StorageError(HopperforgeError):
-    """A folder of hopperforge cannot be written: disk full, read-only, or someone else's."""
+    """A folder of hopperforge cannot be written (disk full, read-only, someone else's), or a store does not answer."""
 
     exit_code = 11
-    meaning = "a folder of hopperforge cannot be written"
+    meaning = "a folder of hopperforge cannot be written, or an object store does not answer"

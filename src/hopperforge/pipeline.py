@@ -39,6 +39,7 @@ from hopperforge.stages.toolkit import obtain_toolkit
 from hopperforge.stages.torch_kit import TorchKit, obtain_torch_kit
 from hopperforge.stages.verify import verify
 from hopperforge.store.costs import load_costs
+from hopperforge.store.trimming import in_use
 from hopperforge.store.wheelhouse import Shelved, Wheelhouse
 
 _T = TypeVar("_T")
@@ -49,11 +50,15 @@ _LARGE_UNIT: Final = 6_500_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """A build with everything that decides its bytes; `key` is its build key, `kernels_key` that of its pack."""
+    """A build with everything that decides its bytes; `key` is its build key, `kernels_key` that of its pack.
+
+    `objects` are the keys of its units.
+    """
 
     inputs: FrontInputs
     units: tuple[Unit, ...]
     kernels_key: str
+    objects: frozenset[str]
     key: str
     cached: int
     sizing: Sizing
@@ -152,6 +157,7 @@ class Job:
             inputs=inputs,
             units=units,
             kernels_key=kernels_key,
+            objects=frozenset(keys.values()),
             key=build_key(inputs, kernels_key),
             cached=len(units) - len(missing),
             sizing=sizing,
@@ -220,7 +226,7 @@ class Job:
         try:
             prepared = self.prepare(build)
             found = self.wheelhouse.find(prepared.key)
-            package, compiled = (self._serve(found, build), 0) if found else self.make_package(prepared)
+            package, compiled = (self._serve(found, build), 0) if found else self._make_untrimmed(prepared)
         except HopperforgeError as error:
             seconds = time.monotonic() - started
             return BuildResult(build=build, package=None, cached=False, compiled=0, seconds=seconds, error=error)
@@ -239,6 +245,11 @@ class Job:
         if set(cells) <= set(found.record.cells):
             return found
         return replace(found, record=self.wheelhouse.join_cells(found.record.wheel.sha256, cells))
+
+    def _make_untrimmed(self, prepared: Prepared) -> tuple[Shelved, int]:
+        """Make a package while nobody trims what it is made of."""
+        with in_use(self.workspace.store, {*prepared.objects, prepared.kernels_key}, self.workspace.reporter):
+            return self.make_package(prepared)
 
     def make_package(self, prepared: Prepared) -> tuple[Shelved, int]:
         """Compile, bind, repair, verify and record; returns the package and how many units were compiled."""

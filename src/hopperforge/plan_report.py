@@ -65,6 +65,7 @@ def plan_lines(plan: Plan, machine: Machine, statuses: Mapping[str, PackStatus])
     blocks = (
         _machine_lines(machine),
         _default_lines(plan),
+        _store_lines(plan),
         *(_build_lines(build, statuses[str(build)]) for build in plan.builds),
         _rejected_lines(plan.rejected),
         [_total_line(plan, statuses)],
@@ -82,6 +83,7 @@ def plan_document(plan: Plan, machine: Machine, statuses: Mapping[str, PackStatu
     - machine: architecture; cores, memory and free, each a list of {value, source}; process_memory, one of
       these or null; notices, a list of sentences
     - engine, executor, toolkit: the words of that name
+    - store: where machines share objects, or null
     - defaults: by word not given, {value, reason}
     - builds: a list of {name, version, recipe, profile, cuda, toolkit, torch, abi, platform, kernels, cells, pack,
       sizing, expected_seconds, wheel}; `toolkit` says in words where it comes from; `torch` is what the front binds
@@ -102,6 +104,7 @@ def plan_document(plan: Plan, machine: Machine, statuses: Mapping[str, PackStatu
         "engine": plan.engine,
         "executor": plan.executor,
         "toolkit": plan.toolkit.value,
+        "store": None if plan.store is None else str(plan.store),
         "defaults": {
             word: {"value": default.value, "reason": default.reason} for word, default in plan.defaults.items()
         },
@@ -136,6 +139,10 @@ def _default_lines(plan: Plan) -> list[str]:
     words = {f"{word}={default.value}": default.reason for word, default in plan.defaults.items()}
     width = max(len(word) for word in words)
     return ["words not given", *(f"  {word:<{width}}  {reason}" for word, reason in words.items())]
+
+
+def _store_lines(plan: Plan) -> list[str]:
+    return [] if plan.store is None else [f"objects are shared in {plan.store} (HOPPERFORGE_STORE)"]
 
 
 def _build_lines(build: Build, status: PackStatus) -> list[str]:

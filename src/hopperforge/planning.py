@@ -11,6 +11,7 @@ from hopperforge.config.project import Project
 from hopperforge.errors import InputError, NothingToBuildError
 from hopperforge.model.cell import Accepted, Build, Cell, Default, Plan, Rejected, one_per_name
 from hopperforge.model.matrix import Matrix, TorchFact
+from hopperforge.model.place import StorePlace
 from hopperforge.model.recipe import Recipe
 from hopperforge.model.request import Kernels, Request, ToolkitChoice
 from hopperforge.model.toolkit import ToolkitFact, ToolkitOrigin
@@ -36,13 +37,14 @@ class Situation:
 
     `toolkits_at_hand` says where each toolkit would come from: "system /usr/local/cuda", "cached", or to be fetched
     from "registry" or "redist"; `python` is the running Python; `platform` is written like "linux_x86_64"; `engine` is
-    the one taken, and why.
+    the one taken, and why; `store` is where machines share objects.
     """
 
     toolkits_at_hand: Mapping[ToolkitVersion, str]
     python: PythonVersion
     platform: str
     engine: Default = ON_HOST
+    store: StorePlace | None = None
 
 
 def why_host(request: Request) -> str | None:
@@ -86,6 +88,7 @@ def make_plan(project: Project, request: Request, situation: Situation) -> Plan:
         engine=situation.engine.value,
         executor=request.executor or DEFAULT_EXECUTOR,
         toolkit=request.toolkit,
+        store=situation.store,
     )
 
 

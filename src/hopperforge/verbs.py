@@ -63,7 +63,13 @@ class Call:
         engine = self.engine(project, asked)
         request = for_engine(asked, engine.value)
         at_hand = toolkits_at_hand(project.matrix, request.toolkit, self.workspace)
-        return request, Situation(toolkits_at_hand=at_hand, python=self.python, platform=self.platform, engine=engine)
+        return request, Situation(
+            toolkits_at_hand=at_hand,
+            python=self.python,
+            platform=self.platform,
+            engine=engine,
+            store=self.workspace.shared,
+        )
 
     def engine(self, project: Project, request: Request) -> Default:
         """Choose the engine: the one asked for, the host where only that will do, else by what works here."""

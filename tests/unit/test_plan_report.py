@@ -1,6 +1,7 @@
 """A plan as text and as JSON."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from tests.unit.wheel_zoo import PROMISE
 
 from hopperforge.model.cell import AbiClass, Accepted, Build, Cell, Default, Plan, Rejected
 from hopperforge.model.machine import Limit, Machine, Sizing
+from hopperforge.model.place import StorePlace
 from hopperforge.model.profile import Budget, Profile
 from hopperforge.model.recipe import Cudart, PackageNames, Recipe
 from hopperforge.model.request import Kernels, ToolkitChoice
@@ -236,15 +238,8 @@ def test_an_expected_time_is_whole_minutes_rounded_up(seconds: float | None, tex
 def test_the_document_survives_json_and_has_stable_names() -> None:
     document = json.loads(json.dumps(plan_document(PLAN, MACHINE, STATUSES)))
 
-    assert document.keys() == {"machine", "engine", "executor", "toolkit", "defaults", "builds", "rejected"}
-    assert document["machine"] == {
-        "architecture": "x86_64",
-        "cores": [{"value": 16, "source": "whole machine"}, {"value": 2, "source": "affinity"}],
-        "memory": [{"value": 23 * GIBIBYTE, "source": "whole machine"}],
-        "free": [{"value": 22 * GIBIBYTE, "source": "MemAvailable"}],
-        "process_memory": None,
-        "notices": [],
-    }
+    names = {"machine", "engine", "executor", "toolkit", "store", "defaults", "builds", "rejected"}
+    assert document.keys() == names
     assert (document["engine"], document["executor"], document["toolkit"]) == ("host", "local", "auto")
     assert document["defaults"]["engine"] == {"value": "host", "reason": "the default engine"}
     assert document["builds"][0] == {
@@ -315,3 +310,11 @@ def test_a_pack_of_unknown_size_is_null_in_the_document() -> None:
 
     assert documents[0]["pack"] == {"units": None, "cached": 0, "to_compile": None}
     assert (documents[0]["expected_seconds"], documents[0]["wheel"]) == (None, None)
+
+
+def test_where_objects_are_shared_is_said_if_they_are() -> None:
+    assert not [line for line in plan_lines(PLAN, MACHINE, STATUSES) if "shared" in line]
+    assert plan_document(PLAN, MACHINE, STATUSES)["store"] is None
+    sharing = replace(PLAN, store=StorePlace.parse("s3://kernels/a"))
+    assert "objects are shared in s3://kernels/a (HOPPERFORGE_STORE)" in plan_lines(sharing, MACHINE, STATUSES)
+    assert plan_document(sharing, MACHINE, STATUSES)["store"] == "s3://kernels/a"

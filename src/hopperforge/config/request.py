@@ -37,7 +37,7 @@ ALL: Final = "all"
 
 _MANY: Final = frozenset({"profile", "cuda", "torch", "python"})
 _COUNT: Final = re.compile(r"[1-9][0-9]{0,5}")
-_MEMORY: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(K|M|G|T)(B|iB)?")
+_SIZE: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(K|M|G|T)(B|iB)?")
 _POWER: Final = {"K": 1, "M": 2, "G": 3, "T": 4}
 
 Value = TypeVar("Value")
@@ -85,16 +85,21 @@ def parse_count(text: str) -> int:
 
 def parse_memory(text: str) -> int:
     """Read bytes: 12GB is 12 * 10^9; 12GiB and 12G, as Slurm and container engines take it, are 12 * 2^30."""
-    match = _MEMORY.fullmatch(text)
-    if match is None:
-        message = f'"{text}" is not a size; write it as 12GB or 12GiB'
-        raise ValueError(message)
-    base = 1000 if match[3] == "B" else 1024
-    size = int(Decimal(match[1]) * base ** _POWER[match[2]])
+    size = parse_size(text)
     if size == 0:
         message = f'"{text}" is no memory at all'
         raise ValueError(message)
     return size
+
+
+def parse_size(text: str) -> int:
+    """Read bytes as `parse_memory` does, none at all included."""
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        message = f'"{text}" is not a size; write it as 12GB or 12GiB'
+        raise ValueError(message)
+    base = 1000 if match[3] == "B" else 1024
+    return int(Decimal(match[1]) * base ** _POWER[match[2]])
 
 
 def _refuse(problems: Sequence[str]) -> None:

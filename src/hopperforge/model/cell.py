@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import assert_never
 
+from hopperforge.model.place import StorePlace
 from hopperforge.model.profile import Profile
 from hopperforge.model.recipe import Recipe
 from hopperforge.model.request import Kernels, ToolkitChoice
@@ -140,7 +141,7 @@ class Default:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a request comes to, complete before the first process starts."""
+    """What a request comes to, complete before the first process starts; `store` is where machines share objects."""
 
     builds: tuple[Build, ...]
     rejected: tuple[Rejected, ...]
@@ -148,3 +149,4 @@ class Plan:
     engine: str
     executor: str
     toolkit: ToolkitChoice
+    store: StorePlace | None = None

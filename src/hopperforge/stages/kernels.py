@@ -26,10 +26,10 @@ from hopperforge.run.files import Lock, make_folder, remove_folder, storage_guar
 from hopperforge.run.process import Cancelled, Completed
 from hopperforge.run.workspace import Workspace
 from hopperforge.store.costs import CostTable, learn, load_costs
-from hopperforge.store.objects import ObjectStore
 from hopperforge.store.packs import find_pack, require_distinct_names, store_pack
+from hopperforge.store.shared import SharedObjects, held
+from hopperforge.store.trimming import PACKS
 
-_OBJECTS: Final = "objects"
 _SOURCE: Final = "unit.cu"
 _OBJECT: Final = "unit.o"
 _LINKS: Final = ("hopper", "csrc")
@@ -70,10 +70,8 @@ def cached_units(keys: Mapping[str, str], workspace: Workspace) -> Mapping[str, 
 
     `keys` are those of `unit_keys`.
     """
-    if not (workspace.store / _OBJECTS).is_dir():  # a plan writes nothing, and opening a store makes its folder
-        return dict.fromkeys(keys, False)
-    store = _object_store(workspace)
-    return {path: store.holds(key) for path, key in keys.items()}
+    at_hand = held(keys.values(), workspace)
+    return {path: key in at_hand for path, key in keys.items()}
 
 
 def expected_seconds(units: Sequence[Unit], *, toolkit: Toolkit, sizing: Sizing, workspace: Workspace) -> float:
@@ -102,12 +100,13 @@ def compile_pack(
     """
     require_distinct_names([unit.path for unit in units])
     keys = unit_keys(units, source=source, toolkit=toolkit, compiler=compiler, ground=engine.ground)
-    packs = workspace.store / "packs"
+    packs = workspace.store / PACKS
     pack = find_pack(packs, pack_key(keys), workspace.reporter)
     if pack is not None:
         return pack
-    store = _object_store(workspace)
-    missing = [unit for unit in units if store.find(keys[unit.path]) is None]
+    store = SharedObjects(workspace)
+    found = store.find_all(keys.values())
+    missing = [unit for unit in units if keys[unit.path] not in found]
     bench = _Bench(
         keys=keys,
         source=source,
@@ -136,10 +135,6 @@ def _at_hand(path: str, found: _T | None) -> _T:
             hint="run the same command again: what is missing is compiled again",
         )
     return found
-
-
-def _object_store(workspace: Workspace) -> ObjectStore:
-    return ObjectStore.local(workspace.store / _OBJECTS, workspace.reporter)
 
 
 def _with_what_was_kept(outcome: Outcome[bool], *, total: int, cached: int) -> HopperforgeError:
@@ -197,7 +192,7 @@ class _Bench:
     compiler: HostCompiler
     sizing: Sizing
     workspace: Workspace
-    store: ObjectStore
+    store: SharedObjects
     engine: Engine
 
     def compile_all(self, units: Sequence[Unit], *, cached: int) -> Outcome[bool]:

@@ -5,11 +5,13 @@ times, owner and mode. What an object cost to compile is not in it, since it dif
 the note beside a stored pack. Single objects are in `store.objects`.
 """
 
+import contextlib
 import hashlib
 import io
+import os
 import tarfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -172,8 +174,22 @@ def store_pack(
     return KernelPack(key=key, sha256=sha256, archive=archive, units=ordered, compiled=compiled)
 
 
+def pack_sizes(folder: Path) -> Mapping[str, int]:
+    """The bytes of each stored pack's archive, by key."""
+    return {path.stem: path.stat().st_size for path in sorted(folder.glob("[!.]*.tar")) if path.is_file()}
+
+
 def find_pack(folder: Path, key: str, reporter: Reporter) -> KernelPack | None:
-    """The stored pack of `key`, its archive hashed just now; a damaged one is reported, removed and None."""
+    """The stored pack of `key`, its archive hashed just now, which counts as its use; a damaged one is removed."""
+    pack = check_pack(folder, key, reporter)
+    if pack is not None:
+        with contextlib.suppress(OSError):  # as in `ObjectStore.load`
+            os.utime(_note_path(folder, key))
+    return pack
+
+
+def check_pack(folder: Path, key: str, reporter: Reporter) -> KernelPack | None:
+    """As `find_pack`, but for looking only: a damaged pack is reported, removed and None."""
     archive, note_path = _archive(folder, key), _note_path(folder, key)
     if not (archive.is_file() and note_path.is_file()):
         return None
