@@ -8,7 +8,20 @@ from typing import Final
 from hopperforge.report import Reporter
 
 OWN_NAMES: Final = frozenset(
-    {"files", "sources", "patched", "toolkits", "torches", "store", "work", "logs", "units", "venvs", "refused"}
+    {
+        "files",
+        "sources",
+        "patched",
+        "toolkits",
+        "torches",
+        "store",
+        "work",
+        "logs",
+        "units",
+        "venvs",
+        "refused",
+        "worker",
+    }
     | {"fingerprints.json", "fingerprints.json.lock"}
 )
 """What hopperforge puts into its cache; a folder that holds anything else is somebody's, and is not removed."""

@@ -5,32 +5,34 @@ run keeps what was finished. Which units there are is said by the patched source
 """
 
 import contextlib
+import importlib.util
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, TypeAlias, TypeVar
+from typing import Final, TypeVar
 
-from hopperforge.errors import HopperforgeError, StorageError
+from hopperforge.errors import HopperforgeError, StorageError, ToolError
 from hopperforge.executors.base import Executor, Outcome, Task
 from hopperforge.executors.local import LocalExecutor, line_up, makespan
 from hopperforge.model.machine import Sizing
 from hopperforge.model.pack import KernelPack, Unit, pack_key, unit_key
+from hopperforge.model.request import Cluster
 from hopperforge.model.toolkit import HostCompiler, Toolkit
 from hopperforge.model.upstream import PatchedSource
 from hopperforge.report import Progress
 from hopperforge.run.engine import ON_HOST, Engine
 from hopperforge.run.files import Lock
 from hopperforge.run.workspace import Workspace
-from hopperforge.stages.unit_job import OBJECT, SOURCE, Bench, CompiledUnit, UnitJob, owned
+from hopperforge.stages.remote_units import Kit
+from hopperforge.stages.unit_job import OBJECT, SOURCE, Bench, CompiledUnit, CompileUnit, UnitJob, owned
 from hopperforge.store.costs import CostTable, learn, load_costs
 from hopperforge.store.objects import ObjectStore
 from hopperforge.store.packs import find_pack, require_distinct_names, store_pack
 
 _OBJECTS: Final = "objects"
 
-CompileUnit: TypeAlias = Callable[[UnitJob, Task, Lock, threading.Event], CompiledUnit]
-"""Compiles a unit, here or elsewhere; raises what `Bench.compile` does."""
+_INSTALL_DASK: Final = "pip install 'hopperforge[dask]'"
 
 
 def unit_keys(
@@ -85,13 +87,14 @@ def compile_pack(
     sizing: Sizing,
     workspace: Workspace,
     engine: Engine = ON_HOST,
+    cluster: Cluster | None = None,
 ) -> KernelPack:
-    """Compile what is missing of `units` in `engine` and return the pack of all of them.
+    """Compile what is missing of `units` in `engine`, or on the hosts of `cluster`, and return the pack of all of them.
 
     `toolkit` and `compiler` are where the engine's commands find them.
 
     Raises CompileError for the first unit that fails, StorageError if the cache cannot be written, ToolError if nvcc
-    cannot be started. Objects finished until then stay in the store.
+    cannot be started or the cluster cannot be used. Objects finished until then stay in the store.
     """
     require_distinct_names([unit.path for unit in units])
     keys = unit_keys(units, source=source, toolkit=toolkit, compiler=compiler, ground=engine.ground)
@@ -110,6 +113,7 @@ def compile_pack(
         workspace=workspace,
         store=store,
         engine=engine,
+        cluster=cluster,
     )
     outcome = bench.compile_all(missing, cached=len(units) - len(missing))
     if outcome.failures:
@@ -192,6 +196,7 @@ class _Bench:
     workspace: Workspace
     store: ObjectStore
     engine: Engine
+    cluster: Cluster | None
 
     def compile_all(self, units: Sequence[Unit], *, cached: int) -> Outcome[bool]:
         """Compile units side by side; True for those compiled here, False for those another run finished first."""
@@ -203,7 +208,7 @@ class _Bench:
             reporter.progress(replace(progress, done=progress.done + cached, total=progress.total + cached))
 
         tasks = [_task(unit, costs, self.toolkit, self.sizing) for unit in units]
-        with self._place() as (executor, compile_unit):
+        with self._place(tasks) as (executor, compile_unit):
             return executor.run(
                 tasks, lambda task, stop: self._make(by_name[task.name], task, stop, compile_unit), on_progress
             )
@@ -235,11 +240,23 @@ class _Bench:
         )
 
     @contextlib.contextmanager
-    def _place(self) -> Iterator[tuple[Executor, CompileUnit]]:
-        """Say who runs the compiles, and how each is done."""
-        yield (
-            LocalExecutor(jobs=self.sizing.max_jobs, memory=self.sizing.memory, reporter=self.workspace.reporter),
-            self._compile_here,
+    def _place(self, tasks: Sequence[Task]) -> Iterator[tuple[Executor, CompileUnit]]:
+        """Say who runs the compiles, and how each is done; a cluster is not bothered with nothing."""
+        if self.cluster is not None and tasks:
+            with _cluster_place(self.cluster, self._kit(), self.sizing, self.workspace) as place:
+                yield place
+            return
+        reporter = self.workspace.reporter
+        local = LocalExecutor(jobs=self.sizing.max_jobs, memory=self.sizing.memory, reporter=reporter)
+        yield local, self._compile_here
+
+    def _kit(self) -> Kit:
+        return Kit(
+            source=self.source.root,
+            kernel_tree=self.source.kernel_tree,
+            toolkit=self.toolkit,
+            compiler=self.compiler,
+            threads=self.sizing.nvcc_threads,
         )
 
     def _compile_here(self, job: UnitJob, _task: Task, lock: Lock, stop: threading.Event) -> CompiledUnit:
@@ -254,3 +271,14 @@ class _Bench:
             engine=self.engine,
         )
         return bench.compile(job, lock, stop)
+
+
+def _cluster_place(
+    cluster: Cluster, kit: Kit, sizing: Sizing, workspace: Workspace
+) -> contextlib.AbstractContextManager[tuple[Executor, CompileUnit]]:
+    """Reach a cluster; ToolError if what that takes is not installed."""
+    if importlib.util.find_spec("distributed") is None:
+        raise ToolError("executor=dask needs dask.distributed, which is not installed", hint=_INSTALL_DASK)
+    from hopperforge.stages.cluster import cluster_place  # noqa: PLC0415 - most builds go without
+
+    return cluster_place(cluster, kit, sizing, workspace)

@@ -11,10 +11,10 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TypeAlias
 
 from hopperforge.errors import CompileError, StorageError
-from hopperforge.executors.base import Killed
+from hopperforge.executors.base import Killed, Task
 from hopperforge.model.pack import Cost
 from hopperforge.run.engine import ON_HOST, Command, Engine, Mount
 from hopperforge.run.files import Lock, make_folder, remove_folder, storage_guard
@@ -56,6 +56,10 @@ class CompiledUnit:
 
     data: bytes
     cost: Cost
+
+
+CompileUnit: TypeAlias = Callable[[UnitJob, Task, Lock, threading.Event], CompiledUnit]
+"""Compiles a unit, here or elsewhere, while the lock of its key is held; raises what `Bench.compile` does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
