@@ -21,7 +21,7 @@ from hopperforge.model.versions import ToolkitVersion
 from hopperforge.report import Recorder
 from hopperforge.run.workspace import Workspace
 from hopperforge.stages.host_compiler import find_host_compiler
-from hopperforge.stages.kernels import compile_pack
+from hopperforge.stages.kernels import compile_pack, unit_keys
 from hopperforge.stages.patch import kernel_tree_hash
 from hopperforge.stages.toolkit import PARTS, toolkit_fingerprint
 from hopperforge.store.costs import learn
@@ -39,7 +39,7 @@ is() {{ grep -qx "$unit" $control/$1 2>/dev/null; }}
 echo "start $unit $$" >> $control/calls
 if is fail; then echo "error: no good"; exit 2; fi
 if is killonce && mkdir $control/killed-$unit 2>/dev/null; then kill -9 $$; fi
-if is hang; then echo half > unit.o; touch $control/hangs-$unit; sleep 60 & wait; fi
+if is hang; then echo half > unit.o; touch $control/hangs-$unit; sleep 60 & wait; exit 1; fi
 sleep {nap}
 {{ echo "$@" | sed 's,-ccbin [^ ]* ,,'; cat unit.cu hopper/$unit.cu csrc/header.h; }} > unit.o
 echo "end $unit $$" >> $control/calls
@@ -52,11 +52,12 @@ class Shop:
 
     root: Path
     reporter: Recorder = field(default_factory=Recorder)
+    elsewhere: Path | None = None
 
     @property
     def control(self) -> Path:
         """Where nvcc's behaviour is set and its calls are noted."""
-        return self.root / "control"
+        return self.elsewhere or self.root / "control"
 
     @property
     def workspace(self) -> Workspace:
@@ -105,6 +106,12 @@ class Shop:
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         return [line.rpartition(" ")[0] for line in lines]
 
+    def end_orphans(self) -> None:
+        """End the compilers whose worker was killed; they lead groups of their own."""
+        for line in (self.control / "calls").read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(int(line.rpartition(" ")[2]), signal.SIGKILL)
+
     def most_at_once(self) -> int:
         """How many units were compiled side by side at the most."""
         running = most = 0
@@ -123,6 +130,10 @@ class Shop:
         """Lose every object and pack."""
         shutil.rmtree(self.workspace.store / "objects", ignore_errors=True)
         shutil.rmtree(self.workspace.store / "packs", ignore_errors=True)
+
+    def key(self, unit: Unit) -> str:
+        """The key of a unit, after which its work folder is named."""
+        return unit_keys([unit], source=self.source, toolkit=self.toolkit, compiler=self.compiler)[unit.path]
 
     def compile(self, units: Sequence[Unit], cluster: Cluster | None) -> KernelPack:
         """Run the kernels stage."""
@@ -174,7 +185,7 @@ class Farm:
         self.port = free_port()
         self.address = f"tcp://127.0.0.1:{self.port}"
         self.cluster = Cluster(scheduler=self.address)
-        self._processes: list[subprocess.Popen[bytes]] = []
+        self._processes: dict[str, list[subprocess.Popen[bytes]]] = {"dask_scheduler": [], "dask_worker": []}
 
     def scheduler(self) -> "subprocess.Popen[bytes]":
         """Start a scheduler."""
@@ -218,19 +229,21 @@ class Farm:
                 stderr=stream,
                 start_new_session=True,
             )
-        self._processes.append(process)
+        self._processes[program].append(process)
         return process
 
     def end(self) -> None:
-        """End everything."""
-        for process in reversed(self._processes):
-            process.send_signal(signal.SIGTERM)
-        for process in self._processes:
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        """End everything, workers before their scheduler: Dask's may hang when both are told at once."""
+        schedulers, workers = self._processes["dask_scheduler"], self._processes["dask_worker"]
+        for processes in (workers, schedulers):
+            for process in processes:
+                process.send_signal(signal.SIGTERM)
+            for process in processes:
+                try:
+                    process.wait(20)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
 
 
 @contextlib.contextmanager

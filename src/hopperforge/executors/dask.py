@@ -35,6 +35,7 @@ ReturnT = TypeVar("ReturnT")
 _LOOK_SECONDS: Final = 0.5
 _FETCH_SECONDS: Final = 60.0  # for what a task returns, once it has ended
 _PATIENCE_SECONDS: Final = 60.0
+_GRACE_SECONDS: Final = 10.0  # where all were refused, others may still be starting
 _MOST_LOSSES: Final = 3
 _START_WORKERS: Final = f'dask worker SCHEDULER --nthreads 16 --resources "{MEMORY}=64e9"   # on each machine'
 
@@ -231,9 +232,8 @@ class _Turn(Generic[ResultT]):
         roster = self.executor.roster
         waited = time.monotonic() - self.moved
         if not roster.ready:
-            if roster.refused or waited > self.executor.patience:
-                return _nobody(roster, waited)
-            return None
+            patience = min(_GRACE_SECONDS, self.executor.patience) if roster.refused else self.executor.patience
+            return _nobody(roster, waited) if waited > patience else None
         need = max(waiting.task.cost.peak_rss for waiting in self.queue)
         if need > roster.largest or (waited > self.executor.patience and not self._fits_somewhere()):
             return _too_large(max(self.queue, key=lambda waiting: waiting.task.cost.peak_rss).task, roster)

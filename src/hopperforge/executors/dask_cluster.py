@@ -11,6 +11,7 @@ import platform
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from typing import Any, Final, Self, TypeAlias
 from distributed import Client, LocalCluster
 from distributed.client import ClosedClientError
 from distributed.scheduler import KilledWorker
+from distributed.versions import VersionMismatchWarning
 
 from hopperforge.errors import HopperforgeError, ToolError
 from hopperforge.executors.dask_worker import WorkerLost, install
@@ -65,8 +67,10 @@ def connected(address: str) -> Iterator[Client]:
     """Connect to a scheduler; ToolError if none answers."""
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what it has to say, we say
     try:
-        client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False, name="hopperforge")
-    except GONE as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", VersionMismatchWarning)  # we refuse what matters, worker by worker
+            client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False, name="hopperforge")
+    except (*GONE, ImportError) as error:  # ImportError: the scheduler speaks another version
         raise ToolError(
             f"no Dask scheduler answers at {address}",
             detail=[str(error).partition("\n")[0]],
