@@ -36,6 +36,7 @@ GONE: Final = (OSError, TimeoutError, CancelledError, KilledWorker, ClosedClient
 
 _PACKAGES: Final = ("hopperforge", "distributed", "dask")
 _CONNECT_SECONDS: Final = 10
+_RECONNECT_SECONDS: Final = 3.0  # workers give up at once when their scheduler is gone
 _LOOK_SECONDS: Final = 1.0
 _AT_ONCE: Final = 2  # a worker made ready may be sent hundreds of megabytes
 
@@ -155,8 +156,8 @@ class Roster:
             self.joining[self._pool.submit(self._judge, worker)] = worker
 
     def _ask(self) -> set[Worker]:
-        deadline = time.monotonic() + _CONNECT_SECONDS + 1
-        while self._client.status == "connecting" and time.monotonic() < deadline:  # it gives up by itself
+        deadline = time.monotonic() + _RECONNECT_SECONDS
+        while self._client.status == "connecting" and time.monotonic() < deadline:
             time.sleep(0.1)
         try:
             return _present(self._client)

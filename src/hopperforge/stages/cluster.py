@@ -1,7 +1,7 @@
 """Units on a Dask cluster, seen from the machine that plans: workers are given what they lack, objects are taken back.
 
 Inputs travel from here instead of each worker fetching them by the pinned recipes, since nodes of clusters often have
-no network, and since the patched source exists here only. It is 180 to 300 MB of toolkit and 30 MB of source, once a
+no network, and since the patched source exists here only. It is 150 to 220 MB of toolkit and 30 MB of source, once a
 worker: they stay in its cache by content. What is done on the worker is in `stages.remote_units`.
 """
 
