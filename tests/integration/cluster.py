@@ -26,6 +26,7 @@ from hopperforge.stages.patch import kernel_tree_hash
 from hopperforge.stages.toolkit import PARTS, toolkit_fingerprint
 from hopperforge.store.costs import learn
 
+PROJECT = Path(__file__).parents[2]
 GB = 1_000_000_000
 VERSION = ToolkitVersion.parse("13.0")
 

@@ -1,9 +1,11 @@
 """Units on real Dask clusters on the loopback: the same packs as here, and what happens when parts of one die."""
 
+import os
 import re
 import shutil
 import signal
 import site
+import subprocess
 import sys
 import threading
 import time
@@ -11,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.integration.cluster import GB, Farm, Shop, farm, free_port, make_shop, units, until
+from tests.integration.cluster import GB, PROJECT, Farm, Shop, farm, free_port, make_shop, units, until
 
 from hopperforge.errors import CompileError, HopperforgeError, ToolError
 from hopperforge.model.pack import KernelPack
@@ -220,7 +222,7 @@ def test_workers_that_differ_are_refused_each_with_its_difference(shop: Shop, tm
         made.worker("memory", memory=None)
         made.worker(
             "bare",
-            environ={"PYTHONPATH": str(without_hopperforge(tmp_path))},
+            environ={"PYTHONPATH": str(without("hopperforge", tmp_path))},
             python=str(Path(sys.base_prefix) / "bin" / "python3"),
         )
         refusals = refused(shop, made)
@@ -242,15 +244,41 @@ def refused(shop: Shop, made: Farm) -> dict[str, str]:
     return {match[1]: match[2] for match in lines if match}
 
 
-def without_hopperforge(folder: Path) -> Path:
-    """Make a folder with every package of this Python but ours."""
+def without(left_out: str, folder: Path) -> Path:
+    """Make a folder with every package of this Python but one."""
     bare = folder / "bare"
     bare.mkdir()
     for packages in site.getsitepackages():
         for path in Path(packages).iterdir():
-            if "hopperforge" not in path.name and not (bare / path.name).exists():
+            if left_out not in path.name and not (bare / path.name).exists():
                 (bare / path.name).symlink_to(path)
     return bare
+
+
+def test_a_build_that_is_killed_leaves_nothing_half_made_on_workers(shop: Shop, two: Farm) -> None:
+    shop.behave("hang", "a")
+    words = ["build", "executor=dask", f"scheduler={two.address}", str(shop.root)]
+    client = subprocess.Popen([sys.executable, "-m", "tests.integration.build_cheaply", *words], cwd=PROJECT)
+    until(shop.control / "hangs-a")
+    client.kill()
+    client.wait()
+    for name in ("one", "two"):
+        until_nothing_is_left(two, name)
+
+
+def test_what_to_install_is_said_where_dask_is_missing(shop: Shop, tmp_path: Path) -> None:
+    words = ["build", "executor=dask", "scheduler=tcp://127.0.0.1:1", str(shop.root)]
+    done = subprocess.run(
+        [Path(sys.base_prefix) / "bin" / "python3", "-m", "tests.integration.build_cheaply", *words],
+        cwd=PROJECT,
+        env={**os.environ, "PYTHONPATH": f"{PROJECT / 'src'}:{without('distributed', tmp_path)}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "executor=dask needs dask.distributed, which is not installed\nhint: pip install 'hopperforge[dask]'" in (
+        done.stderr
+    )
 
 
 def test_no_scheduler_is_said_at_once(shop: Shop) -> None:

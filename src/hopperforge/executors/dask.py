@@ -23,7 +23,7 @@ from distributed import Future as DaskFuture
 
 from hopperforge.errors import CompileError, HopperforgeError, ToolError
 from hopperforge.executors.base import Killed, Outcome, ResultT, Task, Work
-from hopperforge.executors.dask_cluster import GONE, MEMORY, Recruit, Roster, Worker, ask, connected
+from hopperforge.executors.dask_cluster import GONE, MEMORY, Recruit, Roster, Worker, connected
 from hopperforge.executors.dask_worker import WorkerLost, perform, quiet
 from hopperforge.executors.local import Crew, Flight, Waiting, choose, line_up
 from hopperforge.report import Progress, Reporter
@@ -37,7 +37,6 @@ _FETCH_SECONDS: Final = 60.0  # for what a task returns, once it has ended
 _PATIENCE_SECONDS: Final = 60.0
 _GRACE_SECONDS: Final = 10.0  # where all were refused, others may still be starting
 _MOST_LOSSES: Final = 3
-_START_WORKERS: Final = f'dask worker SCHEDULER --nthreads 16 --resources "{MEMORY}=64e9"   # on each machine'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,9 +86,10 @@ def seconds_left(queue: Sequence[Waiting], workers: Iterable[Worker], seats: Ite
 class DaskExecutor:
     """Runs tasks on a cluster. What is done on a worker goes through `call`, from inside the work of a task."""
 
-    def __init__(self, client: Client, roster: Roster, reporter: Reporter, *, patience: float) -> None:
+    def __init__(self, client: Client, roster: Roster, reporter: Reporter, *, remedy: str, patience: float) -> None:
         self.roster = roster
         self.reporter = reporter
+        self.remedy = remedy
         self.patience = patience
         self.seats: dict[str, Seat] = {}
         self._client = client
@@ -176,24 +176,26 @@ class DaskExecutor:
 
     def _wait_for_workers(self) -> None:
         """Wait until no worker does anything of this run any more."""
-        for worker in tuple(self.roster.ready.values()):
+        if self.roster.ready:
             with contextlib.suppress(*GONE):
-                ask(self._client, worker, quiet, self._run)
+                self._client.run(quiet, self._run, workers=list(self.roster.ready), on_error="return")
 
 
 @contextlib.contextmanager
 def dask_executor(
-    address: str, recruit: Recruit, reporter: Reporter, *, patience: float = _PATIENCE_SECONDS
+    address: str, recruit: Recruit, reporter: Reporter, *, remedy: str, patience: float = _PATIENCE_SECONDS
 ) -> Iterator[DaskExecutor]:
     """Connect to the scheduler at `address`; ToolError if none answers.
 
-    `recruit` makes each worker ready, or says why it cannot be used. `patience` is for how many seconds a cluster
-    without workers is waited for.
+    `recruit` makes each worker ready, or says why it cannot be used. `remedy` is the hint where workers are missing or
+    have too little memory; `patience` for how many seconds a cluster without workers is waited for.
     """
     with connected(address) as client:
-        reporter.note(f"Dask cluster {address}, dashboard {client.dashboard_link}")
+        services = client.scheduler_info(n_workers=0)["services"]
+        link = f", dashboard {client.dashboard_link}" if "dashboard" in services else ""
+        reporter.note(f"Dask cluster {address}{link}")
         with Roster(client, address, recruit, reporter) as roster:
-            yield DaskExecutor(client, roster, reporter, patience=patience)
+            yield DaskExecutor(client, roster, reporter, remedy=remedy, patience=patience)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -233,11 +235,31 @@ class _Turn(Generic[ResultT]):
         waited = time.monotonic() - self.moved
         if not roster.ready:
             patience = min(_GRACE_SECONDS, self.executor.patience) if roster.refused else self.executor.patience
-            return _nobody(roster, waited) if waited > patience else None
+            return self._nobody(waited) if waited > patience else None
         need = max(waiting.task.cost.peak_rss for waiting in self.queue)
         if need > roster.largest or (waited > self.executor.patience and not self._fits_somewhere()):
-            return _too_large(max(self.queue, key=lambda waiting: waiting.task.cost.peak_rss).task, roster)
+            return self._too_large(max(self.queue, key=lambda waiting: waiting.task.cost.peak_rss).task)
         return None
+
+    def _nobody(self, waited: float) -> ToolError:
+        roster = self.executor.roster
+        if roster.refused:
+            return ToolError(
+                f"none of the {len(roster.refused)} workers of {roster.scheduler} can compile this",
+                detail=[f"{worker}: {reason}" for worker, reason in roster.refused.items()],
+                hint=self.executor.remedy,
+            )
+        return ToolError(
+            f"the Dask cluster {roster.scheduler} has no workers, and none came within {waited:.0f} s",
+            hint=self.executor.remedy,
+        )
+
+    def _too_large(self, task: Task) -> ToolError:
+        return ToolError(
+            f"{task.name} needs {_gb(task.cost.peak_rss)}, and no worker has as much",
+            detail=[f"{worker}: {_gb(worker.memory)}" for worker in self.executor.roster.ready.values()],
+            hint=self.executor.remedy,
+        )
 
     def _fits_somewhere(self) -> bool:
         most = max(worker.memory for worker in self.executor.roster.ready.values())
@@ -294,7 +316,7 @@ class _Turn(Generic[ResultT]):
             self.failures[task.name] = CompileError(
                 f"{_MOST_LOSSES} workers were lost while they compiled {task.name}",
                 detail=[f"the last was {seat.worker}", "a machine that is short of memory may kill its worker"],
-                hint=f"start workers that declare less: {_START_WORKERS}",
+                hint=self.executor.remedy,
             )
             return
         self.executor.reporter.warn(f"{seat.worker} was lost while it compiled {task.name}, which is done elsewhere")
@@ -317,28 +339,6 @@ class _Turn(Generic[ResultT]):
             in_use=None,
             seconds_left=left * scale,
         )
-
-
-def _nobody(roster: Roster, waited: float) -> ToolError:
-    if roster.refused:
-        count = len(roster.refused)
-        return ToolError(
-            f"none of the {count} workers of {roster.scheduler} can compile this",
-            detail=[f"{worker}: {reason}" for worker, reason in roster.refused.items()],
-            hint=_START_WORKERS.replace("SCHEDULER", roster.scheduler),
-        )
-    return ToolError(
-        f"the Dask cluster {roster.scheduler} has no workers, and none came within {waited:.0f} s",
-        hint=_START_WORKERS.replace("SCHEDULER", roster.scheduler),
-    )
-
-
-def _too_large(task: Task, roster: Roster) -> ToolError:
-    return ToolError(
-        f"{task.name} needs {_gb(task.cost.peak_rss)}, and no worker has as much",
-        detail=[f"{worker}: {_gb(worker.memory)}" for worker in roster.ready.values()],
-        hint=_START_WORKERS.replace("SCHEDULER", roster.scheduler),
-    )
 
 
 def _gb(size: int) -> str:

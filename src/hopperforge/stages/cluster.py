@@ -17,7 +17,7 @@ from distributed import Client
 from hopperforge.errors import CompileError
 from hopperforge.executors.base import Task
 from hopperforge.executors.dask import DaskExecutor, dask_executor
-from hopperforge.executors.dask_cluster import Worker, ask, is_there, local_cluster
+from hopperforge.executors.dask_cluster import MEMORY, Worker, ask, is_there, local_cluster
 from hopperforge.executors.dask_worker import WorkerLost
 from hopperforge.model.machine import Sizing
 from hopperforge.model.request import Cluster
@@ -29,6 +29,8 @@ from hopperforge.stages.unit_job import CompiledUnit, CompileUnit, UnitJob
 
 _POLL_SECONDS: Final = 0.5
 _FETCH_SECONDS: Final = 60.0
+_MORE_MEMORY: Final = "repeat the command with a larger memory=, as in memory=16GB"
+_MORE_WORKERS: Final = f'dask worker {{}} --nthreads 16 --resources "{MEMORY}=64e9"   # on each machine'
 
 
 @contextlib.contextmanager
@@ -44,7 +46,8 @@ def cluster_place(
         address = cluster.scheduler or stack.enter_context(
             local_cluster(threads=sizing.max_jobs, memory=sizing.memory, cache=workspace.cache)
         )
-        executor = stack.enter_context(dask_executor(address, outfit.equip, workspace.reporter))
+        remedy = _MORE_MEMORY if cluster.scheduler is None else _MORE_WORKERS.format(address)
+        executor = stack.enter_context(dask_executor(address, outfit.equip, workspace.reporter, remedy=remedy))
 
         def compile_there(job: UnitJob, task: Task, _lock: Lock, stop: threading.Event) -> CompiledUnit:
             found = outfit.of(executor.worker_of(task))
