@@ -22,7 +22,8 @@ def run(session: nox.Session, *command: str) -> None:
 def install(session: nox.Session) -> None:
     """Install hopperforge; a second time this reaches no network, for nothing is fetched to build it."""
     session.install("--quiet", *PROJECT["build-system"]["requires"], "editables")
-    session.install("--quiet", "--no-build-isolation", "-e", ".")
+    extra = "[dask]" if "executor=dask" in session.posargs else ""
+    session.install("--quiet", "--no-build-isolation", "-e", f".{extra}")
 
 
 def verb(session: nox.Session, name: str) -> None:

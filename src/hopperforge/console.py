@@ -34,7 +34,11 @@ def describe(progress: Progress) -> str:
     parts = [f"{progress.done}/{progress.total} units"]
     if running:
         parts.append(f"compiling {running}")
-        parts.append(f"{progress.in_use / _GIB:.1f} GiB in use, {progress.memory / _GIB:.1f} reserved")
+        reserved = f"{progress.memory / _GIB:.1f}"
+        in_use = progress.in_use
+        parts.append(
+            f"{reserved} GiB reserved" if in_use is None else f"{in_use / _GIB:.1f} GiB in use, {reserved} reserved"
+        )
     if progress.seconds_left is not None:
         parts.append(f"about {duration(progress.seconds_left)} left")
     return " · ".join(parts)

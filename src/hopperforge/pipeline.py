@@ -322,16 +322,19 @@ class Job:
             self.workspace.reporter.stage("kernels", f"{len(prepared.units)} units, by upstream's own build")
             return None
         self.workspace.reporter.stage("kernels", f"{len(prepared.units)} units, {prepared.cached} cached")
-        for reason in prepared.sizing.reasons:
+        cluster = self.request.cluster
+        elsewhere = cluster is not None and cluster.scheduler is not None  # where this machine's size does not count
+        for reason in () if elsewhere else prepared.sizing.reasons:
             self.workspace.reporter.note(reason)
         return compile_pack(
             prepared.units,
             source=inputs.source,
             toolkit=inputs.toolkit,
             compiler=inputs.compiler,
-            sizing=prepared.sizing,
+            sizing=replace(prepared.sizing, nvcc_threads=1) if elsewhere else prepared.sizing,
             workspace=self.workspace,
             engine=inputs.engine,
+            cluster=cluster,
         )
 
 

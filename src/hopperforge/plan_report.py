@@ -11,12 +11,14 @@ from typing import Final
 from hopperforge.model.cell import Accepted, Build, Cell, Plan, Rejected
 from hopperforge.model.keys import JsonValue
 from hopperforge.model.machine import Limit, Machine, Sizing
+from hopperforge.model.request import DASK
 from hopperforge.model.toolkit import ToolkitFact, ToolkitOrigin
 from hopperforge.planning import FETCHED
 from hopperforge.sizing import gib
 
 # Of a reason's cells; `--json` has them all.
 _CELLS_SHOWN: Final = 4
+_CLUSTER_LINE: Final = "executor dask: units go to workers, whose number nobody knows yet; times are this machine's own"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +71,7 @@ def plan_lines(plan: Plan, machine: Machine, statuses: Mapping[str, PackStatus])
         *(_build_lines(build, statuses[str(build)]) for build in plan.builds),
         _rejected_lines(plan.rejected),
         [_total_line(plan, statuses)],
+        [_CLUSTER_LINE] if plan.executor == DASK else [],
     )
     lines: list[str] = []
     for block in blocks:

@@ -12,14 +12,15 @@ from typing import Protocol
 class Progress:
     """A moment of a compile: units counted, the names now running, seconds left (None: unknown).
 
-    `memory` is what the running units are expected to need, `in_use` what our processes hold now; both in bytes.
+    `memory` is what the running units are expected to need, `in_use` what our processes hold now (None: unknown, they
+    run elsewhere); both in bytes.
     """
 
     done: int
     total: int
     running: tuple[str, ...]
     memory: int
-    in_use: int
+    in_use: int | None
     seconds_left: float | None
 
 

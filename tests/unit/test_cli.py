@@ -1,5 +1,6 @@
 """The command line without building anything: exit codes, where the project is, cleaning."""
 
+import runpy
 import shutil
 import subprocess
 import sys
@@ -115,3 +116,8 @@ def test_a_reader_that_has_seen_enough_is_no_error(checkout: Path, tmp_path: Pat
     )
     assert "Traceback" not in done.stderr
     assert done.returncode in (0, 141)
+
+
+def test_a_process_that_multiprocessing_starts_runs_no_command() -> None:
+    """It imports the main module of its parent under this name."""
+    runpy.run_module("hopperforge.__main__", run_name="__mp_main__")

@@ -1,6 +1,7 @@
 """What a reader sees in a pipe and on a terminal."""
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -26,6 +27,11 @@ def test_progress_is_one_line_with_everything_in_it() -> None:
         describe(MOMENT)
         == "3/96 units · compiling a, b, c and 2 more · 7.0 GiB in use, 8.0 reserved · about 3 min 20 s left"
     )
+
+
+def test_memory_in_use_elsewhere_is_not_invented() -> None:
+    moment = replace(MOMENT, in_use=None, running=("a",))
+    assert describe(moment) == "3/96 units · compiling a · 8.0 GiB reserved · about 3 min 20 s left"
 
 
 def test_unknown_time_left_is_not_invented() -> None:

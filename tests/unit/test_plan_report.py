@@ -150,6 +150,12 @@ cannot be built
     )
 
 
+def test_a_plan_for_a_cluster_says_whose_times_these_are() -> None:
+    plan = Plan(builds=(), rejected=(), defaults={}, engine="host", executor="dask", toolkit=ToolkitChoice.AUTO)
+    *_, last = plan_lines(plan, MACHINE, {})
+    assert last == "executor dask: units go to workers, whose number nobody knows yet; times are this machine's own"
+
+
 def test_nothing_is_said_of_what_is_not_there() -> None:
     plan = Plan(
         builds=(OLD,), rejected=(), defaults={}, engine="host", executor="local", toolkit=ToolkitChoice.REGISTRY

@@ -12,11 +12,11 @@ from typing import Final, TypeVar
 from hopperforge.config.problems import nearest, perhaps
 from hopperforge.config.project import Project
 from hopperforge.errors import InputError
-from hopperforge.model.request import Kernels, Request, ToolkitChoice
+from hopperforge.model.request import DASK, Kernels, Request, ToolkitChoice
 from hopperforge.model.versions import PythonVersion, ToolkitVersion, TorchVersion
 
 ENGINES: Final = ("docker", "podman", "host")
-EXECUTORS: Final = ("local",)
+EXECUTORS: Final = ("local", DASK)
 WORDS: Final = (
     "recipe",
     "profile",
@@ -26,6 +26,7 @@ WORDS: Final = (
     "engine",
     "base",
     "executor",
+    "scheduler",
     "jobs",
     "memory",
     "kernels",
@@ -38,6 +39,7 @@ ALL: Final = "all"
 _MANY: Final = frozenset({"profile", "cuda", "torch", "python"})
 _COUNT: Final = re.compile(r"[1-9][0-9]{0,5}")
 _SIZE: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(K|M|G|T)(B|iB)?")
+_SCHEDULER: Final = re.compile(r"(tcp|tls)://[^/\s]+:[0-9]{1,5}")
 _POWER: Final = {"K": 1, "M": 2, "G": 3, "T": 4}
 
 Value = TypeVar("Value")
@@ -58,14 +60,30 @@ def parse_words(words: Sequence[str], project: Project) -> Request:
         engine=reader.named("engine", ENGINES),
         base=reader.named("base", project.images.bases if project.images else ()),
         executor=reader.named("executor", EXECUTORS),
+        scheduler=reader.one("scheduler", parse_scheduler),
         jobs=reader.one("jobs", parse_count),
         memory=reader.one("memory", parse_memory),
         kernels=Kernels(reader.named("kernels", tuple(Kernels)) or Kernels.PACK),
         toolkit=ToolkitChoice(reader.named("toolkit", tuple(ToolkitChoice)) or ToolkitChoice.AUTO),
         everything=ALL in words,
     )
-    _refuse(reader.split.problems)
+    _refuse([*reader.split.problems, *_contradictions(request)])
     return request
+
+
+def _contradictions(request: Request) -> list[str]:
+    """Say which words do not go together."""
+    found = []
+    if request.scheduler is not None and request.executor != DASK:
+        found.append(f"scheduler={request.scheduler} is for executor={DASK}; write both, or neither")
+    if request.executor == DASK and request.engine not in (None, "host"):
+        found.append(
+            f"executor={DASK} compiles on the workers' hosts, and containers on workers are not there yet: "
+            f"write engine=host, or leave engine={request.engine} with executor=local"
+        )
+    if request.executor == DASK and request.kernels is Kernels.INLINE:
+        found.append(f"kernels=inline is upstream's own build, on this machine: it has no executor={DASK}")
+    return found
 
 
 def parse_keyed(words: Sequence[str], allowed: frozenset[str]) -> dict[str, str]:
@@ -81,6 +99,14 @@ def parse_count(text: str) -> int:
         message = f'"{text}" is not a whole number of at least 1'
         raise ValueError(message)
     return int(text)
+
+
+def parse_scheduler(text: str) -> str:
+    """Read the address of a Dask scheduler; ValueError otherwise."""
+    if _SCHEDULER.fullmatch(text) is None:
+        message = f'"{text}" is not the address of a scheduler; write it as tcp://HOST:8786'
+        raise ValueError(message)
+    return text
 
 
 def parse_memory(text: str) -> int:

@@ -122,7 +122,7 @@ class LocalExecutor:
 
         A task killed while others ran beside it is run once more, alone: it was most likely short of memory.
         """
-        crew = _Crew(work)
+        crew = Crew(work)
         with ThreadPoolExecutor(max_workers=self.jobs, thread_name_prefix="unit") as pool:
             turn: _Turn[ResultT] = _Turn(executor=self, total=len(tasks), queue=line_up(tasks, self.memory))
             try:
@@ -139,7 +139,7 @@ class LocalExecutor:
         return Outcome(finished=turn.finished, failures=turn.failures)
 
 
-class _Crew(Generic[ResultT]):
+class Crew(Generic[ResultT]):
     """Does the work, and can be told to stop.
 
     The pool does not know its own threads when an interrupt falls into `submit`, so its shutdown may not wait for
@@ -153,6 +153,7 @@ class _Crew(Generic[ResultT]):
         self._busy = 0
 
     def do(self, task: Task) -> ResultT:
+        """Do the work of a task; Cancelled if the stop came first."""
         with self._changed:
             if self._stop.is_set():
                 raise Cancelled

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from hopperforge.model.versions import PythonVersion, ToolkitVersion, TorchVersion
 
@@ -23,6 +24,17 @@ class ToolkitChoice(StrEnum):
     REDIST = "redist"
 
 
+DASK: Final = "dask"
+"""The executor that sends units to a Dask cluster."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """A Dask cluster by the address of its scheduler; None: one of our own on this machine."""
+
+    scheduler: str | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """The words of a command; None or an empty tuple means the word was not given.
@@ -40,8 +52,14 @@ class Request:
     engine: str | None = None
     base: str | None = None
     executor: str | None = None
+    scheduler: str | None = None
     jobs: int | None = None
     memory: int | None = None
     kernels: Kernels = Kernels.PACK
     toolkit: ToolkitChoice = ToolkitChoice.AUTO
     everything: bool = False
+
+    @property
+    def cluster(self) -> Cluster | None:
+        """The cluster that units go to; None if they stay on this machine."""
+        return Cluster(scheduler=self.scheduler) if self.executor == DASK else None

@@ -5,39 +5,33 @@ run keeps what was finished. Which units there are is said by the patched source
 """
 
 import contextlib
-import os
+import importlib.util
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Final, NoReturn, TypeVar
+from typing import Final, TypeVar
 
-from hopperforge.errors import CompileError, HopperforgeError, StorageError
-from hopperforge.executors.base import Killed, Outcome, Task
+from hopperforge.errors import HopperforgeError, StorageError, ToolError
+from hopperforge.executors.base import Executor, Outcome, Task
 from hopperforge.executors.local import LocalExecutor, line_up, makespan
 from hopperforge.model.machine import Sizing
-from hopperforge.model.pack import Cost, KernelPack, Unit, pack_key, unit_key
+from hopperforge.model.pack import KernelPack, Unit, pack_key, unit_key
+from hopperforge.model.request import Cluster
 from hopperforge.model.toolkit import HostCompiler, Toolkit
 from hopperforge.model.upstream import PatchedSource
 from hopperforge.report import Progress
-from hopperforge.run.engine import ON_HOST, Command, Engine, Mount
-from hopperforge.run.files import Lock, make_folder, remove_folder, storage_guard
-from hopperforge.run.process import Cancelled, Completed
+from hopperforge.run.engine import ON_HOST, Engine
+from hopperforge.run.files import Lock
 from hopperforge.run.workspace import Workspace
+from hopperforge.stages.remote_units import Kit
+from hopperforge.stages.unit_job import OBJECT, SOURCE, Bench, CompiledUnit, CompileUnit, UnitJob, owned
 from hopperforge.store.costs import CostTable, learn, load_costs
 from hopperforge.store.packs import find_pack, require_distinct_names, store_pack
 from hopperforge.store.shared import SharedObjects, held
 from hopperforge.store.trimming import PACKS
 
-_SOURCE: Final = "unit.cu"
-_OBJECT: Final = "unit.o"
-_LINKS: Final = ("hopper", "csrc")
-_LOCK_POLL_SECONDS: Final = 0.2
-
-# What nvcc 13.0 and gcc 12 print when a child of theirs gets SIGKILL; their own status is then not always 137.
-_CHILD_KILLED: Final = re.compile(r"died due to signal 9\b|Killed signal terminated program|^Killed$")
-_DISK_FULL: Final = "No space left on device"
+_INSTALL_DASK: Final = "pip install 'hopperforge[dask]'"
 
 
 def unit_keys(
@@ -90,13 +84,14 @@ def compile_pack(
     sizing: Sizing,
     workspace: Workspace,
     engine: Engine = ON_HOST,
+    cluster: Cluster | None = None,
 ) -> KernelPack:
-    """Compile what is missing of `units` in `engine` and return the pack of all of them.
+    """Compile what is missing of `units` in `engine`, or on the hosts of `cluster`, and return the pack of all of them.
 
     `toolkit` and `compiler` are where the engine's commands find them.
 
     Raises CompileError for the first unit that fails, StorageError if the cache cannot be written, ToolError if nvcc
-    cannot be started. Objects finished until then stay in the store.
+    cannot be started or the cluster cannot be used. Objects finished until then stay in the store.
     """
     require_distinct_names([unit.path for unit in units])
     keys = unit_keys(units, source=source, toolkit=toolkit, compiler=compiler, ground=engine.ground)
@@ -116,6 +111,7 @@ def compile_pack(
         workspace=workspace,
         store=store,
         engine=engine,
+        cluster=cluster,
     )
     outcome = bench.compile_all(missing, cached=len(units) - len(missing))
     if outcome.failures:
@@ -179,7 +175,7 @@ def _words(unit: Unit) -> tuple[str, ...]:
     path = f"--orig_src_path_name=/hopperforge/{unit.path}"
     seed = f"-frandom-seed={unit.name}"
     reproducible = ("-objtemp", "-Xcudafe", path, "-Xcompiler", seed)
-    return (*unit.arguments, *reproducible, "-c", _SOURCE, "-o", _OBJECT)
+    return (*unit.arguments, *reproducible, "-c", SOURCE, "-o", OBJECT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,6 +190,7 @@ class _Bench:
     workspace: Workspace
     store: SharedObjects
     engine: Engine
+    cluster: Cluster | None
 
     def compile_all(self, units: Sequence[Unit], *, cached: int) -> Outcome[bool]:
         """Compile units side by side; True for those compiled here, False for those another run finished first."""
@@ -201,151 +198,81 @@ class _Bench:
         costs = load_costs(self.workspace.store, reporter)
         by_name = {unit.name: unit for unit in units}
 
-        def work(task: Task, stop: threading.Event) -> bool:
-            return self._make(by_name[task.name], task.cost, stop)
-
         def on_progress(progress: Progress) -> None:
             reporter.progress(replace(progress, done=progress.done + cached, total=progress.total + cached))
 
-        executor = LocalExecutor(jobs=self.sizing.max_jobs, memory=self.sizing.memory, reporter=reporter)
-        return executor.run([_task(unit, costs, self.toolkit, self.sizing) for unit in units], work, on_progress)
+        tasks = [_task(unit, costs, self.toolkit, self.sizing) for unit in units]
+        with self._place(tasks) as (executor, compile_unit):
+            return executor.run(
+                tasks, lambda task, stop: self._make(by_name[task.name], task, stop, compile_unit), on_progress
+            )
 
-    def _make(self, unit: Unit, expected: Cost, stop: threading.Event) -> bool:
+    def _make(self, unit: Unit, task: Task, stop: threading.Event, compile_unit: CompileUnit) -> bool:
         key = self.keys[unit.path]
         reporter = self.workspace.reporter
 
         def on_wait() -> None:
             reporter.note(f"{unit.name} is being compiled by another run; waiting for it")
 
-        with _owned(self.workspace.work / f"{key}.lock", stop, on_wait) as lock:
+        with owned(self.workspace.work / f"{key}.lock", stop, on_wait) as lock:
             if self.store.find(key) is not None:
                 return False
-            completed, data = self._compile(unit, key, lock, expected, stop)
-            cost = Cost(seconds=completed.seconds, peak_rss=completed.peak_rss)
-            self.store.put(key, data, path=unit.path, cost=cost)
-        learn(self.workspace.store, unit=unit, toolkit=self.toolkit.version, cost=cost, reporter=reporter)
+            made = compile_unit(self._job(unit, task), task, lock, stop)
+            self.store.put(key, made.data, path=unit.path, cost=made.cost)
+        learn(self.workspace.store, unit=unit, toolkit=self.toolkit.version, cost=made.cost, reporter=reporter)
         return True
 
-    def _compile(
-        self, unit: Unit, key: str, lock: Lock, expected: Cost, stop: threading.Event
-    ) -> tuple[Completed, bytes]:
-        log = make_folder(self.workspace.logs / "kernels") / f"{unit.name}-{key[:12]}.log"
-        source = Mount(outside=self.source.root.resolve(), inside="/src")
-        place = self.workspace.work / key
-        with (
-            _work_folder(place, self.engine.place(source), keep=self.engine.keep) as folder,
-            storage_guard(self.workspace.cache),
-        ):
-            (folder / _SOURCE).write_text(wrapper_text(unit), encoding="utf-8")
-            out = Mount(outside=folder, inside="/out", writable=True)
-            inside = self.engine.place(out)
-            command = Command(
-                name=key,
-                argv=self._argv(unit),
-                cwd=inside,
-                env=self._environment(inside),
-                mounts=(source, out),
-                memory=self.sizing.memory,
-            )
-            # nvcc holds the lock too: if we are killed, the next run waits for it to end
-            completed = self.engine.run(
-                command,
-                log=log,
-                on_line=lambda line: self.workspace.reporter.output(unit.name, line),
-                stop=stop,
-                keep_open=(lock.fileno(),),
-            )
-            made = folder / _OBJECT
-            if completed.status != 0 or not made.is_file():
-                self._fail(unit, completed, expected, log)
-            return completed, made.read_bytes()
+    def _job(self, unit: Unit, task: Task) -> UnitJob:
+        return UnitJob(
+            name=unit.name,
+            path=unit.path,
+            key=self.keys[unit.path],
+            text=wrapper_text(unit),
+            words=_words(unit),
+            epoch=self.source.pin.epoch,
+            expected_rss=task.cost.peak_rss,
+        )
 
-    def _argv(self, unit: Unit) -> tuple[str, ...]:
-        threads = ("--threads", str(self.sizing.nvcc_threads)) if self.sizing.nvcc_threads > 1 else ()
-        return (str(self.toolkit.nvcc), *threads, "-ccbin", str(self.compiler.path), *_words(unit))
+    @contextlib.contextmanager
+    def _place(self, tasks: Sequence[Task]) -> Iterator[tuple[Executor, CompileUnit]]:
+        """Say who runs the compiles, and how each is done; a cluster is not bothered with nothing."""
+        if self.cluster is not None and tasks:
+            with _cluster_place(self.cluster, self._kit(), self.sizing, self.workspace) as place:
+                yield place
+            return
+        reporter = self.workspace.reporter
+        local = LocalExecutor(jobs=self.sizing.max_jobs, memory=self.sizing.memory, reporter=reporter)
+        yield local, self._compile_here
 
-    def _environment(self, folder: Path) -> Mapping[str, str]:
-        """All a compiler gets: what the user's shell holds besides changes objects behind the key's back.
+    def _kit(self) -> Kit:
+        return Kit(
+            source=self.source.root,
+            kernel_tree=self.source.kernel_tree,
+            toolkit=self.toolkit,
+            compiler=self.compiler,
+            threads=self.sizing.nvcc_threads,
+        )
 
-        CPATH adds include folders, NVCC_APPEND_FLAGS and NVCC_PREPEND_FLAGS arguments, LANG the language of logs.
-        """
-        return {
-            "PATH": self.workspace.environ.get("PATH", os.defpath),
-            "LC_ALL": "C",
-            "SOURCE_DATE_EPOCH": str(self.source.pin.epoch),
-            "TMPDIR": str(folder),
-        }
-
-    def _fail(self, unit: Unit, completed: Completed, expected: Cost, log: Path) -> NoReturn:
-        detail = [*completed.tail, f"log: {log}"]
-        if completed.killed or any(_CHILD_KILLED.search(line) for line in completed.tail):
-            budget = f"{_gb(expected.peak_rss)} were set aside for it, of {_gb(self.sizing.memory)} for all units"
-            raise Killed(
-                CompileError(
-                    f"{unit.name} was killed while compiling (status {completed.status}), most likely out of memory",
-                    detail=[budget, *detail],
-                    hint="repeat the command with jobs=1, or with a smaller memory=",
-                )
-            )
-        if any(_DISK_FULL in line for line in completed.tail):
-            place = self.workspace.cache
-            raise StorageError(f"the disk that holds {place} is full", detail=detail, hint=f"df -h {place}")
-        what = f"with status {completed.status}" if completed.status != 0 else "without an object, though with status 0"
-        raise CompileError(f"nvcc ended {what} on {unit.path}", detail=detail, hint=f"less {log}")
+    def _compile_here(self, job: UnitJob, _task: Task, lock: Lock, stop: threading.Event) -> CompiledUnit:
+        bench = Bench(
+            source=self.source.root,
+            nvcc=self.toolkit.nvcc,
+            compiler=self.compiler.path,
+            threads=self.sizing.nvcc_threads,
+            memory=self.sizing.memory,
+            remedy="repeat the command with jobs=1, or with a smaller memory=",
+            workspace=self.workspace,
+            engine=self.engine,
+        )
+        return bench.compile(job, lock, stop)
 
 
-def _gb(size: int) -> str:
-    return f"{size / 1e9:.1f} GB"
+def _cluster_place(
+    cluster: Cluster, kit: Kit, sizing: Sizing, workspace: Workspace
+) -> contextlib.AbstractContextManager[tuple[Executor, CompileUnit]]:
+    """Reach a cluster; ToolError if what that takes is not installed."""
+    if importlib.util.find_spec("distributed") is None:
+        raise ToolError("executor=dask needs dask.distributed, which is not installed", hint=_INSTALL_DASK)
+    from hopperforge.stages.cluster import cluster_place  # noqa: PLC0415 - most builds go without
 
-
-@contextlib.contextmanager
-def _work_folder(folder: Path, source: Path, *, keep: bool) -> Iterator[Path]:
-    """An empty folder with links to the source's trees, so that every path nvcc sees is relative; gone afterwards.
-
-    `source` is where the compiler has them; with `keep` the folder of a failed compile stays until the next one.
-    """
-    make_folder(folder.parent)
-    with storage_guard(folder):
-        remove_folder(folder)  # what a killed run left
-        folder.mkdir()
-        try:
-            for name in _LINKS:
-                (folder / name).symlink_to(source / name)
-            yield folder
-        except CompileError:
-            if not keep:
-                remove_folder(folder)
-            raise
-        except BaseException:
-            remove_folder(folder)
-            raise
-        remove_folder(folder)
-
-
-class _Busy(Exception):  # noqa: N818 - a state: someone else holds the lock
-    pass
-
-
-def _raise_busy() -> None:
-    raise _Busy
-
-
-@contextlib.contextmanager
-def _owned(path: Path, stop: threading.Event, on_wait: Callable[[], None]) -> Iterator[Lock]:
-    """Hold the lock of a key; unlike flock, waiting for it sees `stop`, and then raises Cancelled."""
-    with contextlib.ExitStack() as stack:
-        lock = _try_lock(stack, path)
-        if lock is None:
-            on_wait()
-        while lock is None:
-            if stop.wait(_LOCK_POLL_SECONDS):
-                raise Cancelled
-            lock = _try_lock(stack, path)
-        yield lock
-
-
-def _try_lock(stack: contextlib.ExitStack, path: Path) -> Lock | None:
-    try:
-        return stack.enter_context(Lock(path, on_wait=_raise_busy))
-    except _Busy:
-        return None
+    return cluster_place(cluster, kit, sizing, workspace)

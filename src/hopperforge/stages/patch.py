@@ -101,13 +101,27 @@ def _apply(patch: Path, tree: Path, pin: str, workspace: Workspace) -> None:
 
 def _tree_hashes(tree: Path) -> dict[str, str]:
     files = {str(path.relative_to(tree)): sha256_file(path) for path in _files(tree)}
-    kernel = {path: digest for path, digest in files.items() if Path(path).suffix in _KERNEL_SUFFIXES or "csrc" in path}
+    kernel = {path: digest for path, digest in files.items() if _is_kernel(path)}
     front = {path: digest for path, digest in files.items() if Path(path).suffix != ".cu"}
     return {"kernel_tree": content_key("tree", kernel), "front_tree": content_key("tree", front)}
 
 
 def _files(tree: Path) -> Iterator[Path]:
     return (path for path in sorted(tree.rglob("*")) if path.is_file())
+
+
+def _is_kernel(path: str) -> bool:
+    return Path(path).suffix in _KERNEL_SUFFIXES or "csrc" in path
+
+
+def kernel_files(tree: Path) -> list[str]:
+    """List the files of a patched tree that a unit can include, by their paths in it."""
+    return [path for path in (str(found.relative_to(tree)) for found in _files(tree)) if _is_kernel(path)]
+
+
+def kernel_tree_hash(tree: Path) -> str:
+    """Give the `kernel_tree` of a folder, which may hold the files of `kernel_files` alone."""
+    return content_key("tree", {path: sha256_file(tree / path) for path in kernel_files(tree)})
 
 
 def _read_manifest(final: Path) -> Mapping[str, str] | None:

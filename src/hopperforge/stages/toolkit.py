@@ -185,7 +185,7 @@ def _ask(argv: list[str], workspace: Workspace) -> list[str]:
 def _assembled_toolkit(fact: ToolkitFact, origin: ToolkitOrigin, workspace: Workspace) -> Toolkit:
     if not origin_is_declared(fact, origin):
         raise _UnusableError(f"matrix.yaml names nothing to fetch for CUDA {fact.version}")
-    root = assemble_toolkit(fact, origin, lambda root: _fingerprint(root, workspace), workspace)
+    root = assemble_toolkit(fact, origin, lambda root: toolkit_fingerprint(root, workspace), workspace)
     found = _inspect(root, workspace)
     if found.release != fact.release:
         raise _UnusableError(f"its nvcc is {found.release}, and matrix.yaml says {fact.release}")
@@ -198,16 +198,19 @@ def _identified(found: _Found, version: ToolkitVersion, origin: ToolkitOrigin, w
         release=found.release,
         origin=origin,
         root=found.root,
-        fingerprint=_fingerprint(found.root, workspace),
+        fingerprint=toolkit_fingerprint(found.root, workspace),
     )
 
 
-def _fingerprint(root: Path, workspace: Workspace) -> Mapping[str, str]:
+def toolkit_fingerprint(root: Path, workspace: Workspace) -> Mapping[str, str]:
+    """Fingerprint the toolkit in a folder; OSError for a part that is missing."""
     parts = {name: root / place for name, place in PARTS.items()}
-    include = root / "include"
-    trees = {"include": include}
-    for target in sorted(root.glob("targets/*/include")):
-        # nvcc reads these; as a rule they and `include` are one folder under two names.
-        if target.resolve() != include.resolve():
-            trees[f"include {target.parent.name}"] = target
+    trees = {"include": root / "include"}
+    trees |= {f"include {target.parent.name}": target for target in other_headers(root)}
     return fingerprint(parts, trees, workspace.cache)
+
+
+def other_headers(root: Path) -> list[Path]:
+    """List the folders of headers nvcc reads besides include/; as a rule they are that one under another name."""
+    include = (root / "include").resolve()
+    return [target for target in sorted(root.glob("targets/*/include")) if target.resolve() != include]

@@ -8,7 +8,7 @@ import pytest
 from hopperforge.config.project import Project, load_project
 from hopperforge.config.request import WORDS, parse_keyed, parse_memory, parse_words
 from hopperforge.errors import InputError
-from hopperforge.model.request import Kernels, Request, ToolkitChoice
+from hopperforge.model.request import Cluster, Kernels, Request, ToolkitChoice
 from hopperforge.model.versions import PythonVersion, ToolkitVersion, TorchVersion
 
 GOOD = Path(__file__).parents[2] / "data" / "config" / "good"
@@ -42,7 +42,7 @@ def test_every_word_is_read(project: Project) -> None:
         "recipe=small profile=whole-set,tiny cuda=13.0 torch=2.10,2.9 python=3.10 engine=podman "
         "base=pulled executor=local jobs=3 memory=12GB kernels=inline toolkit=registry"
     )
-    assert {word.partition("=")[0] for word in words.split()} == set(WORDS)
+    assert {word.partition("=")[0] for word in words.split()} == set(WORDS) - {"scheduler"}
     assert parse_words(words.split(), project) == Request(
         recipe="small",
         profiles=("whole-set", "tiny"),
@@ -57,6 +57,13 @@ def test_every_word_is_read(project: Project) -> None:
         kernels=Kernels.INLINE,
         toolkit=ToolkitChoice.REGISTRY,
     )
+
+
+def test_a_cluster_is_asked_for_by_executor_and_scheduler(project: Project) -> None:
+    given = parse_words(["executor=dask", "scheduler=tls://head.cluster:8786", "engine=host"], project)
+    assert given.cluster == Cluster(scheduler="tls://head.cluster:8786")
+    assert parse_words(["executor=dask"], project).cluster == Cluster(scheduler=None)
+    assert parse_words(["executor=local"], project).cluster is None
 
 
 @pytest.mark.parametrize(
@@ -86,7 +93,26 @@ def test_every_word_is_read(project: Project) -> None:
         ),
         ("engine=dokcer", 'engine=dokcer: there are docker, podman, host; perhaps you meant "docker"'),
         ("base=new", "base=new: there are old, pulled"),
-        ("executor=dask", "executor=dask: there is only local"),
+        ("executor=dusk", 'executor=dusk: there are local, dask; perhaps you meant "dask"'),
+        (
+            "executor=dask scheduler=head:8786",
+            'scheduler=head:8786: "head:8786" is not the address of a scheduler; write it as tcp://HOST:8786',
+        ),
+        (
+            "scheduler=tcp://head:8786",
+            "scheduler=tcp://head:8786 is for executor=dask; write both, or neither",
+        ),
+        (
+            "executor=dask engine=docker",
+            (
+                "executor=dask compiles on the workers' hosts, and containers on workers are not there yet: "
+                "write engine=host, or leave engine=docker with executor=local"
+            ),
+        ),
+        (
+            "executor=dask kernels=inline",
+            "kernels=inline is upstream's own build, on this machine: it has no executor=dask",
+        ),
         ("kernels=inlin", 'kernels=inlin: there are pack, inline; perhaps you meant "inline"'),
         ("toolkit=apt", "toolkit=apt: there are auto, system, fetched, registry, redist"),
         ("jobs=0", 'jobs=0: "0" is not a whole number of at least 1'),
