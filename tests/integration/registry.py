@@ -1,10 +1,10 @@
 """A container registry of the tests' own, on loopback: where docker allows plain HTTP."""
 
+import contextlib
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -13,12 +13,11 @@ version: 0.1
 log: {{level: error}}
 storage:
   filesystem: {{rootdirectory: {folder}/data}}
-  delete: {{enabled: true}}
 http: {{addr: "{address}"}}
 """
 
 
-@contextmanager
+@contextlib.contextmanager
 def serve_registry(folder: Path) -> Iterator[str]:
     """Serve a registry that keeps everything in `folder`; yields its address, host:port."""
     with socket.socket() as free:
@@ -37,25 +36,13 @@ def serve_registry(folder: Path) -> Iterator[str]:
         process.wait(30)
 
 
-def forget(address: str, image: str, digest: str) -> None:
-    """Delete a manifest from a registry."""
-    assert _ask(address, "DELETE", f"/v2/{image}/manifests/{digest}") == 202
-
-
-def _ask(address: str, method: str, path: str) -> int:
-    connection = HTTPConnection(address, timeout=30)
-    try:
-        connection.request(method, path)
-        return connection.getresponse().status
-    finally:
-        connection.close()
-
-
 def _wait_for(address: str, log: Path) -> None:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         try:
-            if _ask(address, "GET", "/v2/") == 200:
+            with contextlib.closing(HTTPConnection(address, timeout=30)) as connection:
+                connection.request("GET", "/v2/")
+                assert connection.getresponse().status == 200
                 return
         except ConnectionError:
             time.sleep(0.1)
