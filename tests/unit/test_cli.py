@@ -1,7 +1,6 @@
 """The command line without building anything: exit codes, where the project is, cleaning."""
 
 import runpy
-import runpy
 import shutil
 import subprocess
 import sys

@@ -23,7 +23,7 @@ from distributed import Future as DaskFuture
 
 from hopperforge.errors import CompileError, HopperforgeError, ToolError
 from hopperforge.executors.base import Killed, Outcome, ResultT, Task, Work
-from hopperforge.executors.dask_cluster import GONE, MEMORY, Recruit, Roster, Worker, connected
+from hopperforge.executors.dask_cluster import GONE, MEMORY, Recruit, Roster, Worker, connected, dashboard
 from hopperforge.executors.dask_worker import WorkerLost, perform, quiet
 from hopperforge.executors.local import Crew, Flight, Waiting, choose, line_up
 from hopperforge.report import Progress, Reporter
@@ -191,9 +191,8 @@ def dask_executor(
     have too little memory; `patience` for how many seconds a cluster without workers is waited for.
     """
     with connected(address) as client:
-        services = client.scheduler_info(n_workers=0)["services"]
-        link = f", dashboard {client.dashboard_link}" if "dashboard" in services else ""
-        reporter.note(f"Dask cluster {address}{link}")
+        link = dashboard(client)
+        reporter.note(f"Dask cluster {address}" + (f", dashboard {link}" if link else ""))
         with Roster(client, address, recruit, reporter) as roster:
             yield DaskExecutor(client, roster, reporter, remedy=remedy, patience=patience)
 
