@@ -1,5 +1,6 @@
 """Units on real Dask clusters on the loopback: the same packs as here, and what happens when parts of one die."""
 
+import importlib
 import os
 import re
 import shutil
@@ -17,7 +18,7 @@ from distributed import Client
 from tests.integration.cluster import GB, PROJECT, Farm, Shop, farm, free_port, make_shop, units, until
 
 from hopperforge.errors import CompileError, HopperforgeError, ToolError
-from hopperforge.executors.dask_cluster import Worker, connected, is_there, present
+from hopperforge.executors.dask_cluster import Worker, ask, connected, is_there, present
 from hopperforge.model.pack import KernelPack
 from hopperforge.model.request import Cluster
 
@@ -213,6 +214,17 @@ def test_who_is_there_is_asked_anew_whatever_other_threads_ask(two: Farm) -> Non
 def wait_for_workers(client: Client, count: int) -> set[Worker]:
     client.wait_for_workers(count, timeout=30)
     return present(client)
+
+
+def test_a_worker_with_other_code_of_the_same_version_says_so(
+    two: Farm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "only_here.py").write_text("def answer():\n    return 42\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with connected(two.address) as client:
+        worker = min(wait_for_workers(client, 2), key=str)
+        with pytest.raises(ToolError, match="its hopperforge is not this one, .*No module named 'only_here'"):
+            ask(client, worker, importlib.import_module("only_here").answer)
 
 
 def test_a_unit_killed_beside_others_is_compiled_alone(shop: Shop, two: Farm) -> None:

@@ -172,8 +172,8 @@ class Roster:
         reason = _difference(self._client, worker) or _undeclared(worker)
         if reason is not None:
             return reason
-        ask(self._client, worker, install)
         try:
+            ask(self._client, worker, install)
             return self._recruit(self._client, worker, self._closing)
         except HopperforgeError as error:
             return error.sentence
@@ -192,9 +192,14 @@ class Roster:
 
 
 def ask(client: Client, worker: Worker, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Run a function beside a worker's tasks and give its answer; what it raised is raised here, `GONE` included."""
+    """Run a function beside a worker's tasks and give its answer; what it raised is raised here, `GONE` included.
+
+    ToolError if the worker does not know the function.
+    """
     answers = client.run(function, *arguments, workers=[worker.address], on_error="return")
     answer = answers.get(worker.address, WorkerLost())
+    if type(answer) is Exception:  # what Dask makes of a function, pickled by name, that it does not find
+        raise ToolError(f"its hopperforge is not this one, though it says the same version: {answer}")
     if isinstance(answer, Exception):
         raise answer
     return answer
