@@ -223,7 +223,7 @@ def test_a_worker_with_other_code_of_the_same_version_says_so(
     monkeypatch.syspath_prepend(str(tmp_path))
     with connected(two.address) as client:
         worker = min(wait_for_workers(client, 2), key=str)
-        with pytest.raises(ToolError, match="its hopperforge is not this one, .*No module named 'only_here'"):
+        with pytest.raises(ToolError, match=r"its hopperforge is not this one, .*No module named 'only_here'"):
             ask(client, worker, importlib.import_module("only_here").answer)
 
 
