@@ -1,5 +1,6 @@
 """Units on real Dask clusters on the loopback: the same packs as here, and what happens when parts of one die."""
 
+import importlib
 import os
 import re
 import shutil
@@ -13,9 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from distributed import Client
 from tests.integration.cluster import GB, PROJECT, Farm, Shop, farm, free_port, make_shop, units, until
 
 from hopperforge.errors import CompileError, HopperforgeError, ToolError
+from hopperforge.executors.dask_cluster import Worker, ask, connected, is_there, present
 from hopperforge.model.pack import KernelPack
 from hopperforge.model.request import Cluster
 
@@ -168,7 +171,7 @@ def test_an_interrupt_leaves_nothing_half_made_on_workers(shop: Shop, two: Farm,
 
     def interrupt() -> None:
         until(shop.control / "hangs-b")
-        until_called(shop, "end a")
+        until_stored(shop, 1)
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     thread = threading.Thread(target=interrupt)
@@ -179,16 +182,49 @@ def test_an_interrupt_leaves_nothing_half_made_on_workers(shop: Shop, two: Farm,
     works = [shop.workspace.cache / "worker" / "work", *(two.home(name) / "worker" / "work" for name in ("one", "two"))]
     assert [path for work in works for path in work.glob("*") if path.suffix != ".lock"] == []
     shop.behave("hang")
-    assert shop.compile(units("ab"), cluster).compiled == 1
+    assert shop.compile(units("ab"), None if own else cluster).compiled == 1
     assert shop.calls().count("start a") == 1
 
 
-def until_called(shop: Shop, call: str) -> None:
+def until_stored(shop: Shop, count: int) -> None:
     deadline = time.monotonic() + 30
-    while call not in shop.calls():
+    while not shop.reporter.moments or shop.reporter.moments[-1].done < count:
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    time.sleep(2)  # until the object is in the store
+
+
+def test_who_is_there_is_asked_anew_whatever_other_threads_ask(two: Farm) -> None:
+    """Dask keeps one answer of its scheduler for all threads, with or without workers in it."""
+    over = threading.Event()
+    with connected(two.address) as client:
+        workers = wait_for_workers(client, 2)
+
+        def ask_for_less() -> None:
+            while not over.is_set():
+                client.scheduler_info(n_workers=0)
+
+        thread = threading.Thread(target=ask_for_less)
+        thread.start()
+        answers = [is_there(client, worker) for _ in range(50) for worker in workers]
+        over.set()
+        thread.join()
+    assert answers == 100 * [True]
+
+
+def wait_for_workers(client: Client, count: int) -> set[Worker]:
+    client.wait_for_workers(count, timeout=30)
+    return present(client)
+
+
+def test_a_worker_with_other_code_of_the_same_version_says_so(
+    two: Farm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "only_here.py").write_text("def answer():\n    return 42\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with connected(two.address) as client:
+        worker = min(wait_for_workers(client, 2), key=str)
+        with pytest.raises(ToolError, match=r"its hopperforge is not this one, .*No module named 'only_here'"):
+            ask(client, worker, importlib.import_module("only_here").answer)
 
 
 def test_a_unit_killed_beside_others_is_compiled_alone(shop: Shop, two: Farm) -> None:

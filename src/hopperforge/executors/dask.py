@@ -23,7 +23,7 @@ from distributed import Future as DaskFuture
 
 from hopperforge.errors import CompileError, HopperforgeError, ToolError
 from hopperforge.executors.base import Killed, Outcome, ResultT, Task, Work
-from hopperforge.executors.dask_cluster import GONE, MEMORY, Recruit, Roster, Worker, connected
+from hopperforge.executors.dask_cluster import GONE, MEMORY, Recruit, Roster, Worker, connected, dashboard
 from hopperforge.executors.dask_worker import WorkerLost, perform, quiet
 from hopperforge.executors.local import Crew, Flight, Waiting, choose, line_up
 from hopperforge.report import Progress, Reporter
@@ -35,7 +35,7 @@ ReturnT = TypeVar("ReturnT")
 _LOOK_SECONDS: Final = 0.5
 _FETCH_SECONDS: Final = 60.0  # for what a task returns, once it has ended
 _PATIENCE_SECONDS: Final = 60.0
-_GRACE_SECONDS: Final = 10.0  # where all were refused, others may still be starting
+_GRACE_SECONDS: Final = 5.0  # where those that came do not do, others may still be starting
 _MOST_LOSSES: Final = 3
 
 
@@ -191,9 +191,8 @@ def dask_executor(
     have too little memory; `patience` for how many seconds a cluster without workers is waited for.
     """
     with connected(address) as client:
-        services = client.scheduler_info(n_workers=0)["services"]
-        link = f", dashboard {client.dashboard_link}" if "dashboard" in services else ""
-        reporter.note(f"Dask cluster {address}{link}")
+        link = dashboard(client)
+        reporter.note(f"Dask cluster {address}" + (f", dashboard {link}" if link else ""))
         with Roster(client, address, recruit, reporter) as roster:
             yield DaskExecutor(client, roster, reporter, remedy=remedy, patience=patience)
 
@@ -212,6 +211,7 @@ class _Turn(Generic[ResultT]):
     expected: float = 0.0
     measured: float = 0.0
     moved: float = field(default_factory=time.monotonic)
+    joined: float = field(default_factory=time.monotonic)
 
     def look(self) -> None:
         """Take note of the cluster: who is gone, and whether there is hope for what waits."""
@@ -224,22 +224,31 @@ class _Turn(Generic[ResultT]):
         for seat in self.flights.values():
             if roster.ready.get(seat.worker.address) != seat.worker:
                 seat.lost.set()
-        if self.flights or roster.joining:
-            self.moved = time.monotonic()
-        elif not self.failures and (reason := self._hopeless()) is not None:
+        now = time.monotonic()
+        self.joined = now if roster.joining else self.joined
+        self.moved = now if roster.joining or self.flights else self.moved
+        if not self.failures and (reason := self._hopeless(now)) is not None:
             self.failures[roster.scheduler] = reason
 
-    def _hopeless(self) -> HopperforgeError | None:
-        """Say why what waits will never run, if so."""
-        roster = self.executor.roster
-        waited = time.monotonic() - self.moved
-        if not roster.ready:
-            patience = min(_GRACE_SECONDS, self.executor.patience) if roster.refused else self.executor.patience
-            return self._nobody(waited) if waited > patience else None
-        need = max(waiting.task.cost.peak_rss for waiting in self.queue)
-        if need > roster.largest or (waited > self.executor.patience and not self._fits_somewhere()):
-            return self._too_large(max(self.queue, key=lambda waiting: waiting.task.cost.peak_rss).task)
-        return None
+    def _hopeless(self, now: float) -> HopperforgeError | None:
+        """Say why what waits will never run, if so.
+
+        | what waits                     | is given up                                     |
+        |--------------------------------|-------------------------------------------------|
+        | is larger than any worker was  | when no worker joined for the grace period      |
+        | has no worker, all are refused | when nothing moved for the grace period         |
+        | has no worker, none is there   | when nothing moved for as long as patience goes |
+        | fitted a worker that was lost  | when nothing moved for as long as patience goes |
+        """
+        roster, idle = self.executor.roster, now - self.moved
+        if not self.queue:
+            return None
+        largest = max((waiting.task for waiting in self.queue), key=lambda task: task.cost.peak_rss)
+        if roster.ready:
+            too_large = largest.cost.peak_rss > roster.largest and now - self.joined > _GRACE_SECONDS
+            return self._too_large(largest) if too_large or idle > self.executor.patience else None
+        patience = min(_GRACE_SECONDS, self.executor.patience) if roster.refused else self.executor.patience
+        return self._nobody(idle) if idle > patience else None
 
     def _nobody(self, waited: float) -> ToolError:
         roster = self.executor.roster
@@ -260,10 +269,6 @@ class _Turn(Generic[ResultT]):
             detail=[f"{worker}: {_gb(worker.memory)}" for worker in self.executor.roster.ready.values()],
             hint=self.executor.remedy,
         )
-
-    def _fits_somewhere(self) -> bool:
-        most = max(worker.memory for worker in self.executor.roster.ready.values())
-        return any(waiting.task.cost.peak_rss <= most for waiting in self.queue)
 
     def start_all(self, submit: Callable[[Task], "Future[ResultT]"]) -> None:
         """Start what may start now; nothing after a failure."""

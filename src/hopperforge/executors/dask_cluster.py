@@ -160,7 +160,7 @@ class Roster:
         while self._client.status == "connecting" and time.monotonic() < deadline:
             time.sleep(0.1)
         try:
-            return _present(self._client)
+            return present(self._client)
         except GONE as error:
             raise ToolError(
                 "the Dask scheduler went away while units were compiled",
@@ -172,8 +172,8 @@ class Roster:
         reason = _difference(self._client, worker) or _undeclared(worker)
         if reason is not None:
             return reason
-        ask(self._client, worker, install)
         try:
+            ask(self._client, worker, install)
             return self._recruit(self._client, worker, self._closing)
         except HopperforgeError as error:
             return error.sentence
@@ -192,9 +192,14 @@ class Roster:
 
 
 def ask(client: Client, worker: Worker, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Run a function beside a worker's tasks and give its answer; what it raised is raised here, `GONE` included."""
+    """Run a function beside a worker's tasks and give its answer; what it raised is raised here, `GONE` included.
+
+    ToolError if the worker does not know the function.
+    """
     answers = client.run(function, *arguments, workers=[worker.address], on_error="return")
     answer = answers.get(worker.address, WorkerLost())
+    if type(answer) is Exception:  # what Dask makes of a function, pickled by name, that it does not find
+        raise ToolError(f"its hopperforge is not this one, though it says the same version: {answer}")
     if isinstance(answer, Exception):
         raise answer
     return answer
@@ -203,16 +208,28 @@ def ask(client: Client, worker: Worker, function: Callable[..., Any], *arguments
 def is_there(client: Client, worker: Worker) -> bool:
     """Whether a worker is still the same process in the same cluster."""
     try:
-        return worker in _present(client)
+        return worker in present(client)
     except GONE:
         return False
 
 
-def _present(client: Client) -> set[Worker]:
-    if client.status != "running":
-        raise WorkerLost
-    listed: Mapping[str, Any] = client.scheduler_info(n_workers=-1)["workers"]
+def dashboard(client: Client) -> str | None:
+    """Give the address of the cluster's dashboard; None if its scheduler has none."""
+    return str(client.dashboard_link) if "dashboard" in _identity(client, 0)["services"] else None
+
+
+def present(client: Client) -> set[Worker]:
+    """List the workers of the cluster, as the scheduler has it now."""
+    listed: Mapping[str, Any] = _identity(client, -1)["workers"]
     return {_worker(address, said) for address, said in listed.items()}
+
+
+def _identity(client: Client, workers: int) -> Mapping[str, Any]:
+    """Ask the scheduler itself: `Client.scheduler_info` may answer what another thread, or its own timer, asked for."""
+    if client.status != "running" or client.scheduler is None:
+        raise WorkerLost
+    said: Mapping[str, Any] = client.sync(client.scheduler.identity, n_workers=workers)
+    return said
 
 
 def _worker(address: str, said: Mapping[str, Any]) -> Worker:
