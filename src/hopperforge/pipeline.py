@@ -13,12 +13,13 @@ from typing import Final, TypeVar
 
 from hopperforge.config.project import Project
 from hopperforge.errors import HopperforgeError, ToolError
+from hopperforge.merging import merge_units
 from hopperforge.model.cell import Build, Plan
 from hopperforge.model.keys import content_key
 from hopperforge.model.machine import Machine, Sizing
 from hopperforge.model.pack import KernelPack, Unit, pack_key
 from hopperforge.model.record import ServedCell
-from hopperforge.model.request import Kernels, Request
+from hopperforge.model.request import Kernels, Merge, Request
 from hopperforge.model.upstream import PatchedSource, UpstreamPin
 from hopperforge.model.wheel import RepairedWheel
 from hopperforge.plan_report import PackStatus, toolkit_text
@@ -135,7 +136,7 @@ class Job:
     def prepare(self, build: Build) -> Prepared:
         """Give a build its units, its keys and its compile settings."""
         inputs = self.fetch_inputs(build)
-        units = list_units(inputs.source, build.profile, build.cuda.cuda, inputs.torch_fact.release, self.workspace)
+        units = self._units(inputs)
         keys = unit_keys(
             units,
             source=inputs.source,
@@ -158,15 +159,24 @@ class Job:
             expected_seconds=expected_seconds(missing, toolkit=inputs.toolkit, sizing=sizing, workspace=self.workspace),
         )
 
+    def _units(self, inputs: FrontInputs) -> tuple[Unit, ...]:
+        """List a build's units, merged as its recipe says; upstream's own build compiles each source by itself."""
+        build = inputs.build
+        units = list_units(inputs.source, build.profile, build.cuda.cuda, inputs.torch_fact.release, self.workspace)
+        alone = build.kernels is Kernels.INLINE or self.request.merge is Merge.OFF
+        return units if alone else merge_units(units, build.recipe.merge)
+
     def _size(self, units: list[Unit], inputs: FrontInputs) -> Sizing:
         costs = load_costs(self.workspace.store, self.workspace.reporter)
+        largest = max(units, key=lambda unit: costs.expect(unit, inputs.toolkit.version).peak_rss)
         return size(
             self.machine,
             jobs=self.request.jobs,
             memory=self.request.memory,
             gencodes=max(unit.gencodes for unit in units),
-            unit_peak=max(costs.expect(unit, inputs.toolkit.version).peak_rss for unit in units),
+            unit_peak=costs.expect(largest, inputs.toolkit.version).peak_rss,
             units=len(units),
+            merged=bool(largest.merged),
         )
 
     def _size_unseen(self) -> Sizing:
@@ -200,6 +210,7 @@ class Job:
             toolkit=toolkit,
             units=len(prepared.units),
             cached=prepared.cached,
+            merged={unit.path: unit.merged for unit in prepared.units if unit.merged},
             sizing=prepared.sizing,
             expected_seconds=prepared.expected_seconds,
             wheel=str(finished.path) if finished else None,
@@ -310,7 +321,9 @@ class Job:
         if inputs.build.kernels is Kernels.INLINE:
             self.workspace.reporter.stage("kernels", f"{len(prepared.units)} units, by upstream's own build")
             return None
-        self.workspace.reporter.stage("kernels", f"{len(prepared.units)} units, {prepared.cached} cached")
+        sources = sum(len(unit.sources) for unit in prepared.units)
+        of = f" of {sources} sources" if sources > len(prepared.units) else ""
+        self.workspace.reporter.stage("kernels", f"{len(prepared.units)} units{of}, {prepared.cached} cached")
         for reason in prepared.sizing.reasons:
             self.workspace.reporter.note(reason)
         return compile_pack(

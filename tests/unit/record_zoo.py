@@ -75,8 +75,24 @@ def record(**changes: Any) -> Record:
             key="05" * 32,
             sha256="06" * 32,
             units=(
-                UnitFacts(path="a.cu", key="07" * 32, sha256="08" * 32, size=9, seconds=88.5, peak_rss=5_300_000_000),
-                UnitFacts(path="b.cu", key="09" * 32, sha256="0a" * 32, size=9, seconds=None, peak_rss=None),
+                UnitFacts(
+                    path="a.cu",
+                    sources=("a.cu",),
+                    key="07" * 32,
+                    sha256="08" * 32,
+                    size=9,
+                    seconds=88.5,
+                    peak_rss=5_300_000_000,
+                ),
+                UnitFacts(
+                    path="merged/b-x2-0123abcd.cu",
+                    sources=("b.cu", "c.cu"),
+                    key="09" * 32,
+                    sha256="0a" * 32,
+                    size=9,
+                    seconds=None,
+                    peak_rss=None,
+                ),
             ),
         ),
         "front": FrontFacts(

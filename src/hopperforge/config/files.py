@@ -56,6 +56,11 @@ _TAG = _worded(r"^manylinux_2_[0-9]+_(x86_64|aarch64)$", "is not a platform tag,
 _IMAGE = _worded(r"^[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)+$", "is not a container image, such as quay.io/pypa/name")
 _DATED = _worded(r"^[0-9]{4}[.-]?[0-9]{2}[.-]?[0-9]{2}[A-Za-z0-9.-]*$", "is not a dated tag, such as 2026.10.21-1")
 _PACKAGE = _worded(r"^[a-z0-9][a-z0-9+.-]+$", "is not the name of a Debian package")
+_UNITS = _worded(
+    r"^[a-z0-9_*?\[\]]+$",
+    "is not a pattern of unit names, such as flash_fwd_*_sm90",
+)
+_NAME_WORD = _worded(r"^[a-z0-9]+$", "is not a word of unit names: small letters and digits, such as packgqa")
 _SENTENCE = _worded(r"\S", "is blank")
 
 Version = Annotated[str, Field(pattern=_VERSION)]
@@ -255,6 +260,17 @@ class PackageShape(_Shape):
     """One line for the wheel's metadata."""
 
 
+class MergeShape(_Shape):
+    """Which sources are compiled together."""
+
+    units: Annotated[str, Field(pattern=_UNITS)]
+    """The names of the units it is for, as a shell matches file names; the first rule that matches a unit counts."""
+    vary: Annotated[list[Annotated[str, Field(pattern=_NAME_WORD)]], Field(min_length=1, json_schema_extra=_DISTINCT)]
+    """The words of a name in which sources of one unit may differ; the first parts a set that is too large."""
+    largest: Annotated[int, Field(ge=2)]
+    """The most sources of one unit."""
+
+
 class RecipeFile(_Shape):
     """recipes/<name>/recipe.yaml: what to build."""
 
@@ -274,6 +290,8 @@ class RecipeFile(_Shape):
     """The profile built when none is asked for."""
     profiles: Annotated[dict[Name, ProfileShape], Field(min_length=1)]
     """Profiles by name."""
+    merge: dict[Name, MergeShape] = {}
+    """Which sources are compiled together, by a name for the rule, in order; left out, each is compiled by itself."""
 
 
 class GitShape(_Shape):

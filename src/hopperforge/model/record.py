@@ -116,9 +116,13 @@ class CompilerFacts:
 @with_config(_STRICT)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitFacts:
-    """A unit of the pack: wall seconds and peak resident bytes of its compile, None where they were never measured."""
+    """A unit of the pack: wall seconds and peak resident bytes of its compile, None where they were never measured.
+
+    `sources` are the files of upstream that were compiled in one: `path` alone, or several in a merged unit.
+    """
 
     path: str
+    sources: tuple[str, ...]
     key: str
     sha256: str
     size: int

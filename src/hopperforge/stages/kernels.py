@@ -121,7 +121,9 @@ def compile_pack(
     outcome = bench.compile_all(missing, cached=len(units) - len(missing))
     if outcome.failures:
         raise _with_what_was_kept(outcome, total=len(units), cached=len(units) - len(missing))
-    entries = [_at_hand(unit.path, store.find(keys[unit.path])) for unit in units]
+    entries = [
+        replace(_at_hand(unit.path, store.find(keys[unit.path])), path=unit.path, merged=unit.merged) for unit in units
+    ]
     compiled = sum(outcome.finished.values())
     return store_pack(packs, entries, lambda entry: _at_hand(entry.path, store.read(entry.key)), compiled=compiled)
 
@@ -160,18 +162,23 @@ def _task(unit: Unit, costs: CostTable, toolkit: Toolkit, sizing: Sizing) -> Tas
 
 
 def wrapper_text(unit: Unit) -> str:
-    """The text of the `unit.cu` that is compiled in place of the unit, and includes it.
+    """The text of the `unit.cu` that is compiled in place of the unit's sources, and includes each.
+
+    The order of includes is the unit's, and so part of its key; the constant, the path cudafe++ is told (see `_words`)
+    and gcc's seed come from its name, which no other unit of the pack has. So a merged unit is as reproducible as one
+    of a single source, and their internal symbols differ.
 
     cudafe++ names a translation unit's internal symbols after an external entity of it that is no template, and takes
     its process id where there is none, as in the template-only units of FA3. The constant gives it one, so the object
     is the same whatever the process; for the folder see `_words`.
     """
     marker = "hopperforge_unit_" + re.sub(r"\W", "_", unit.name)
-    return (
-        "// made by hopperforge\n"
-        f'extern "C" __attribute__((visibility("hidden"))) const int {marker} = 1;\n'
-        f'#include "{unit.path}"\n'
+    lines = (
+        "// made by hopperforge",
+        f'extern "C" __attribute__((visibility("hidden"))) const int {marker} = 1;',
+        *(f'#include "{source}"' for source in unit.sources),
     )
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _words(unit: Unit) -> tuple[str, ...]:

@@ -63,7 +63,10 @@ class CostTable:
         | learned for this unit, toolkit and these switches | that                                 |
         | learned for this unit otherwise                   | the largest seconds and bytes of all |
         | shipped for this unit                             | the largest seconds and bytes of all |
+        | nothing of a unit merged of several sources       | `_together` of what each is expected |
         | nothing                                           | `estimate(unit)`                     |
+
+        A merged unit has a path of its own, made from its sources, so its costs and theirs never mix.
         """
         learned = [entry for entry in self.learned if entry.unit == unit.path]
         for entry in learned:
@@ -72,6 +75,9 @@ class CostTable:
         for entries in (learned, [entry for entry in self.shipped if entry.unit == unit.path]):
             if entries:
                 return _largest(entries)
+        if unit.merged:
+            apart = [self.expect(Unit(path=path, arguments=unit.arguments), toolkit) for path in unit.merged]
+            return _together(apart)
         return estimate(unit)
 
 
@@ -142,7 +148,9 @@ _SECONDS_PER_DIM: Final = 0.15
 _BASE_GIB: Final = 4.7
 _GIB_PER_DIM: Final = 0.007
 
-# Several instantiations in one unit: 1, 2, 4 and 8 took 90, 125, 155 and 263 s, and 5.3, 8.0, 8.8 and 14.2 GiB.
+# Several instantiations in one unit: 1, 2, 4 and 8 took 90, 125, 155 and 263 s, and 5.3, 8.0, 8.8 and 14.2 GiB. So each
+# further one adds a share of what it takes by itself.
+_SHARE_PER_EXTRA: Final = 0.28
 _SECONDS_PER_EXTRA: Final = 25.0
 _GIB_PER_EXTRA: Final = 1.3
 _MANY_DIMS: Final = {"hdimall": (256, 5), "hdimdiff": (256, 3)}
@@ -161,6 +169,16 @@ _SMALL_UNITS: Final = {
 _BACKWARD_FACTOR: Final = 1.4
 
 _HEAD_DIM: Final = re.compile(r"hdim(\d+)(?:_(\d+))?_")
+
+
+def _together(apart: Sequence[Cost]) -> Cost:
+    """Guess the cost of sources compiled together from what each costs by itself."""
+    longest = max(cost.seconds for cost in apart)
+    others = sum(cost.seconds for cost in apart) - longest
+    return Cost(
+        seconds=longest + _SHARE_PER_EXTRA * others,
+        peak_rss=max(cost.peak_rss for cost in apart) + round(_GIB_PER_EXTRA * _GIB) * (len(apart) - 1),
+    )
 
 
 def estimate(unit: Unit) -> Cost:
