@@ -63,6 +63,19 @@ def report(home: Path) -> dict[str, object]:
     return dict(build)
 
 
+def path_without(program: str, home: Path) -> str:
+    """A PATH that has everything but `program`."""
+    folder = home / f"without-{program}"
+    folder.mkdir()
+    for place in reversed(os.environ["PATH"].split(os.pathsep)):
+        for found in Path(place).glob("*"):
+            link = folder / found.name
+            if found.name != program:
+                link.unlink(missing_ok=True)
+                link.symlink_to(found)
+    return str(folder)
+
+
 def half_made(home: Path) -> list[str]:
     return [str(path) for path in (home / "cache" / "work").rglob("*") if path.suffix != ".lock"]
 
@@ -76,6 +89,30 @@ def test_the_doctor_says_the_command_and_starts_nothing(home: Path) -> None:
     refused = hopperforge("plan", *WORDS, "engine=docker", home=home, env=nowhere)
     assert refused.status == 5
     assert "no docker daemon answers" in refused.err
+
+
+def test_an_engine_that_works_is_taken_without_being_asked_for(home: Path, daemon: Daemon) -> None:
+    taken = hopperforge("plan", *WORDS, home=home, env={"DOCKER_HOST": daemon.host})
+    assert taken.status == 0, taken.err
+    assert "engine=docker" in taken.out
+    # without what makes a base, the engine is no use
+    without = {"DOCKER_HOST": daemon.host, "PATH": path_without("mmdebstrap", home)}
+    left = hopperforge("plan", *WORDS, home=home, env=without)
+    assert left.status == 0, left.err
+    assert "engine=host" in left.out
+    assert "docker works, but base bullseye is made by mmdebstrap, which is missing" in left.out
+
+
+def test_an_engine_that_only_answers_is_passed_over(home: Path, podman: Mapping[str, str]) -> None:
+    nowhere = {**podman, "DOCKER_HOST": f"unix://{home}/nowhere"}
+    taken = hopperforge("plan", *WORDS, home=home, env=nowhere)
+    assert "engine=podman" in taken.out, taken.err
+    broken = home / "broken.conf"
+    broken.write_text(PODMAN.replace('"runc"', '"/bin/false"'))
+    left = hopperforge("plan", *WORDS, home=home, env={**nowhere, "CONTAINERS_CONF": str(broken)})
+    assert left.status == 0, left.err
+    assert "engine=host" in left.out
+    assert "runs no container" in left.out
 
 
 def test_an_image_is_made_once(home: Path, daemon: Daemon) -> None:
@@ -175,3 +212,9 @@ def test_the_wheel_imports_beside_a_real_torch(home: Path) -> None:
     wheel = str(report(home)["wheel"])
     ended = hopperforge("verify", f"wheel={wheel}", "torch=2.11", home=home)
     assert ended.status == 0, ended.err
+
+
+def test_the_cache_holds_nothing_that_clean_does_not_know(home: Path) -> None:
+    ended = hopperforge("clean", "what=cache", home=home)
+    assert ended.status == 0, ended.err
+    assert not (home / "cache").exists()

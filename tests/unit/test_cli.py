@@ -38,7 +38,7 @@ def test_from_a_folder_below(
     checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(checkout / "recipes")
-    assert run_command(["plan", "cuda=13.0", "toolkit=registry"]) == 0
+    assert run_command(["plan", "cuda=13.0", "toolkit=registry", "engine=host"]) == 0
     assert "build fa3-fwd/fa3-fwd cu130" in capsys.readouterr().out
 
 

@@ -47,6 +47,7 @@ def to_matrix(shape: MatrixFile) -> Matrix:
         toolkits={version: toolkits[version] for version in sorted(toolkits)},
         torches={version: _torch(version, torches[version]) for version in sorted(torches)},
         pythons=_pythons(shape.pythons),
+        default_toolkit=None if shape.default_toolkit is None else ToolkitVersion.parse(shape.default_toolkit),
         stable_floor=TorchVersion.parse(shape.stable_floor),
         platforms={name: shape.platforms[name].declared_only for name in shape.platforms},
         exclusions=tuple(_exclusion(exclusion) for exclusion in shape.exclusions),

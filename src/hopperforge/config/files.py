@@ -181,7 +181,7 @@ class PlatformShape(_Shape):
 class CiShape(_Shape):
     """A cell that the tests build and import."""
 
-    cuda: Version
+    cuda: ToolkitName
     """The toolkit."""
     torch: Version
     """The torch release line."""
@@ -213,6 +213,8 @@ class MatrixFile(_Shape):
     """Torch release lines by version."""
     pythons: Versions
     """Every Python a wheel is offered to."""
+    default_toolkit: ToolkitName | None = None
+    """The toolkit that compiles when the word cuda= is left out; without it the newest at hand."""
     stable_floor: Version
     """The oldest torch whose stable ABI serves; a front bound against it serves every later one."""
     platforms: Annotated[dict[Platform, PlatformShape], Field(min_length=1)]

@@ -5,7 +5,9 @@ else under the same name is refused afterwards.
 """
 
 import json
+import os
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,6 +23,9 @@ from hopperforge.run.workspace import Workspace
 from hopperforge.stages.fingerprint import fingerprint
 
 LOCK: Final = "image/bases.lock.json"
+
+_BOOTSTRAP: Final = "mmdebstrap"
+_INSTALL_BOOTSTRAP: Final = "apt-get install -y --no-install-recommends mmdebstrap"
 
 # Of the root file system whatever differs between two runs or two machines, and none of which compiles anything.
 _FORGET: Final = (
@@ -58,6 +63,18 @@ def find_base(fact: DebianBase | RegistryBase, client: Client, workspace: Worksp
             if locked is None or client.inspect(f"{fact.image}@{locked}") is None:
                 return None
             return _named(fact, locked.removeprefix("sha256:"))
+
+
+def what_a_base_lacks(fact: DebianBase | RegistryBase, workspace: Workspace) -> str | None:
+    """Say what keeps a base from being had on this machine, as far as a look can tell; None if nothing does."""
+    match fact:
+        case DebianBase() if (
+            not _archive(fact, workspace).is_file()
+            and shutil.which(_BOOTSTRAP, path=workspace.environ.get("PATH", os.defpath)) is None
+        ):
+            return f"base {fact.name} is made by {_BOOTSTRAP}, which is missing: {_INSTALL_BOOTSTRAP}"
+        case _:
+            return None
 
 
 def _named(fact: DebianBase | RegistryBase, base_id: str) -> Base:
@@ -112,7 +129,7 @@ def _bootstrap(fact: DebianBase, archive: Path, workspace: Workspace) -> None:
         hooks = [f"--customize-hook={hook}" for hook in (*_FORGET, f"{_LIST} > {listed}")]
         include = f"--include={','.join(fact.packages)}"
         argv: list[str | Path] = [
-            "mmdebstrap",
+            _BOOTSTRAP,
             "--variant=minbase",
             _ALWAYS_ROOT,
             include,
@@ -125,9 +142,7 @@ def _bootstrap(fact: DebianBase, archive: Path, workspace: Workspace) -> None:
         try:
             done = run(argv, cwd=folder, env={**environ, "SOURCE_DATE_EPOCH": _EPOCH, "TMPDIR": str(folder)}, log=log)
         except ToolError as error:
-            raise ToolError(
-                "mmdebstrap is needed to make a base", hint="apt-get install -y --no-install-recommends mmdebstrap"
-            ) from error
+            raise ToolError(f"{_BOOTSTRAP} is needed to make a base", hint=_INSTALL_BOOTSTRAP) from error
         if done.status != 0:
             raise ToolError(
                 f"base {fact.name} cannot be made of Debian's packages (mmdebstrap ended with status {done.status})",
