@@ -18,6 +18,7 @@ from hopperforge.model.cell import Build, Plan
 from hopperforge.model.keys import content_key
 from hopperforge.model.machine import Machine, Sizing
 from hopperforge.model.pack import KernelPack, Unit, pack_key
+from hopperforge.model.recipe import MergeRule
 from hopperforge.model.record import ServedCell
 from hopperforge.model.request import Kernels, Merge, Request
 from hopperforge.model.upstream import PatchedSource, UpstreamPin
@@ -44,8 +45,9 @@ from hopperforge.store.wheelhouse import Shelved, Wheelhouse
 
 _T = TypeVar("_T")
 
-# The largest peak of the 60 sm_90 forward units, nvcc 13.0 on 16 cores; see store/costs.py for each.
-_LARGE_UNIT: Final = 6_500_000_000
+# The largest peaks of units of the profile fa3-fwd, merged and not, nvcc 13.0 on 16 cores; see store/costs.py for each.
+_LARGE_UNIT: Final = 7_000_000_000
+_LARGE_MERGED_UNIT: Final = 8_200_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,8 +165,11 @@ class Job:
         """List a build's units, merged as its recipe says; upstream's own build compiles each source by itself."""
         build = inputs.build
         units = list_units(inputs.source, build.profile, build.cuda.cuda, inputs.torch_fact.release, self.workspace)
+        return merge_units(units, self._merge_rules(build))
+
+    def _merge_rules(self, build: Build) -> tuple[MergeRule, ...]:
         alone = build.kernels is Kernels.INLINE or self.request.merge is Merge.OFF
-        return units if alone else merge_units(units, build.recipe.merge)
+        return () if alone else build.recipe.merge
 
     def _size(self, units: list[Unit], inputs: FrontInputs) -> Sizing:
         costs = load_costs(self.workspace.store, self.workspace.reporter)
@@ -179,15 +184,16 @@ class Job:
             merged=bool(largest.merged),
         )
 
-    def _size_unseen(self) -> Sizing:
+    def _size_unseen(self, build: Build) -> Sizing:
         """Choose settings before the units are known, as if they were of the largest kind measured."""
         return size(
             self.machine,
             jobs=self.request.jobs,
             memory=self.request.memory,
             gencodes=1,
-            unit_peak=_LARGE_UNIT,
+            unit_peak=_LARGE_MERGED_UNIT if self._merge_rules(build) else _LARGE_UNIT,
             units=None,
+            merged=bool(self._merge_rules(build)),
         )
 
     def status(self, build: Build, where: str) -> PackStatus:
@@ -195,7 +201,7 @@ class Job:
         pin = self.project.pins[build.recipe.pin]
         toolkit = toolkit_text(self.project.matrix.toolkits[build.cuda], where)
         unseen = PackStatus(
-            toolkit=toolkit, units=None, cached=0, sizing=self._size_unseen(), expected_seconds=None, wheel=None
+            toolkit=toolkit, units=None, cached=0, sizing=self._size_unseen(build), expected_seconds=None, wheel=None
         )
         sourced = pin.name in self.patched or find_source(pin, self.workspace) is not None
         if where in FETCHED or not sourced or not self._image_at_hand(build):

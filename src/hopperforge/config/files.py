@@ -269,8 +269,8 @@ class MergeShape(_Shape):
     """The names of the units it is for, as a shell matches file names; the first rule that matches a unit counts."""
     vary: Annotated[list[Annotated[str, Field(pattern=_NAME_WORD)]], Field(min_length=1, json_schema_extra=_DISTINCT)]
     """The words of a name in which sources of one unit may differ; the first parts a set that is too large."""
-    largest: Annotated[int, Field(ge=2)]
-    """The most sources of one unit."""
+    largest: Annotated[int, Field(ge=1)]
+    """The most sources of one unit; 1 keeps each by itself, whatever a later rule says."""
 
 
 class RecipeFile(_Shape):

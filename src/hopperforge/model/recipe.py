@@ -31,7 +31,8 @@ class MergeRule:
     """Which sources are compiled together.
 
     It is for units whose name matches the pattern `units` (as a shell matches file names). Those whose names differ in
-    words of `vary` alone, words being what underscores part, go into one unit, up to `largest` of them.
+    words of `vary` alone, words being what underscores part, go into one unit, up to `largest` of them; 1 keeps each by
+    itself.
     """
 
     name: str
