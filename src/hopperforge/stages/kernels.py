@@ -21,7 +21,7 @@ from hopperforge.model.pack import Cost, KernelPack, Unit, pack_key, unit_key
 from hopperforge.model.toolkit import HostCompiler, Toolkit
 from hopperforge.model.upstream import PatchedSource
 from hopperforge.report import Progress
-from hopperforge.run.engine import ON_HOST, Command, Engine, Mount
+from hopperforge.run.engine import HOST, ON_HOST, Command, Engine, Mount
 from hopperforge.run.files import Lock, make_folder, remove_folder, storage_guard
 from hopperforge.run.process import Cancelled, Completed
 from hopperforge.run.workspace import Workspace
@@ -38,6 +38,9 @@ _LOCK_POLL_SECONDS: Final = 0.2
 # What nvcc 13.0 and gcc 12 print when a child of theirs gets SIGKILL; their own status is then not always 137.
 _CHILD_KILLED: Final = re.compile(r"died due to signal 9\b|Killed signal terminated program|^Killed$")
 _DISK_FULL: Final = "No space left on device"
+
+# Beside its largest process a compile holds nvcc, a shell and pages of files it writes: a container's limit counts all.
+_LEAST_ROOM: Final = 2 * 2**30
 
 
 def unit_keys(
@@ -154,11 +157,17 @@ def _with_what_was_kept(outcome: Outcome[bool], *, total: int, cached: int) -> H
     return type(first)(first.sentence, detail=detail, hint=first.hint)
 
 
-def _task(unit: Unit, costs: CostTable, toolkit: Toolkit, sizing: Sizing) -> Task:
-    """The unit as the executor sees it; a learned peak is of one process, and nvcc's threads run one a target."""
+def _task(unit: Unit, costs: CostTable, toolkit: Toolkit, sizing: Sizing, engine: Engine = ON_HOST) -> Task:
+    """The unit as the executor sees it; a learned peak is of one process, and nvcc's threads run one a target.
+
+    In a container it may take half as much again, and 2 GiB more at least: a unit that runs wild is killed by itself,
+    before it takes the others with it. On the host nothing can hold it to that.
+    """
     cost = costs.expect(unit, toolkit.version)
-    side_by_side = max(1, min(sizing.nvcc_threads, unit.gencodes))
-    return Task(name=unit.name, cost=replace(cost, peak_rss=cost.peak_rss * side_by_side))
+    peak = cost.peak_rss * max(1, min(sizing.nvcc_threads, unit.gencodes))
+    room = peak + max(peak // 2, _LEAST_ROOM)
+    held = engine.name != HOST and room < sizing.memory
+    return Task(name=unit.name, cost=replace(cost, peak_rss=peak), room=room if held else None)
 
 
 def wrapper_text(unit: Unit) -> str:
@@ -214,15 +223,16 @@ class _Bench:
         by_name = {unit.name: unit for unit in units}
 
         def work(task: Task, stop: threading.Event) -> bool:
-            return self._make(by_name[task.name], task.cost, stop)
+            return self._make(by_name[task.name], task, stop)
 
         def on_progress(progress: Progress) -> None:
             reporter.progress(replace(progress, done=progress.done + cached, total=progress.total + cached))
 
         executor = LocalExecutor(jobs=self.sizing.max_jobs, memory=self.sizing.memory, reporter=reporter)
-        return executor.run([_task(unit, costs, self.toolkit, self.sizing) for unit in units], work, on_progress)
+        tasks = [_task(unit, costs, self.toolkit, self.sizing, self.engine) for unit in units]
+        return executor.run(tasks, work, on_progress)
 
-    def _make(self, unit: Unit, expected: Cost, stop: threading.Event) -> bool:
+    def _make(self, unit: Unit, task: Task, stop: threading.Event) -> bool:
         key = self.keys[unit.path]
         reporter = self.workspace.reporter
 
@@ -232,15 +242,13 @@ class _Bench:
         with _owned(self.workspace.work / f"{key}.lock", stop, on_wait) as lock:
             if self.store.find(key) is not None:
                 return False
-            completed, data = self._compile(unit, key, lock, expected, stop)
+            completed, data = self._compile(unit, key, lock, task, stop)
             cost = Cost(seconds=completed.seconds, peak_rss=completed.peak_rss)
             self.store.put(key, data, path=unit.path, cost=cost)
         learn(self.workspace.store, unit=unit, toolkit=self.toolkit.version, cost=cost, reporter=reporter)
         return True
 
-    def _compile(
-        self, unit: Unit, key: str, lock: Lock, expected: Cost, stop: threading.Event
-    ) -> tuple[Completed, bytes]:
+    def _compile(self, unit: Unit, key: str, lock: Lock, task: Task, stop: threading.Event) -> tuple[Completed, bytes]:
         log = make_folder(self.workspace.logs / "kernels") / f"{unit.name}-{key[:12]}.log"
         source = Mount(outside=self.source.root.resolve(), inside="/src")
         place = self.workspace.work / key
@@ -257,7 +265,7 @@ class _Bench:
                 cwd=inside,
                 env=self._environment(inside),
                 mounts=(source, out),
-                memory=self.sizing.memory,
+                memory=task.room or self.sizing.memory,
             )
             # nvcc holds the lock too: if we are killed, the next run waits for it to end
             completed = self.engine.run(
@@ -269,7 +277,7 @@ class _Bench:
             )
             made = folder / _OBJECT
             if completed.status != 0 or not made.is_file():
-                self._fail(unit, completed, expected, log)
+                self._fail(unit, completed, task.cost, log)
             return completed, made.read_bytes()
 
     def _argv(self, unit: Unit) -> tuple[str, ...]:
@@ -296,7 +304,8 @@ class _Bench:
                 CompileError(
                     f"{unit.name} was killed while compiling (status {completed.status}), most likely out of memory",
                     detail=[budget, *detail],
-                    hint="repeat the command with jobs=1, or with a smaller memory=",
+                    hint="repeat the command with jobs=1, or with a smaller memory="
+                    + (", or with merge=off, which compiles each source by itself" if unit.merged else ""),
                 )
             )
         if any(_DISK_FULL in line for line in completed.tail):
