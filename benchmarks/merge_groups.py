@@ -5,9 +5,10 @@
     python benchmarks/merge_groups.py profile --units units.json --out profile.json
 
 `groups` compiles a sample of sources by themselves and merged by 2, 4, 6 and 8, prints a row as each ends, then
-compares the SASS of every kernel of a merged object with that of the single ones and exits with 1 if any differs. What
-stands in the file of --out is not compiled again. `profile` compiles all units as the recipe merges them (--merge off:
-each by itself) and prints wall and CPU seconds, how busy the cores were, the memory held, and each unit's cost.
+compares every kernel of a merged object with that of the single ones, instruction by instruction, as text and as
+encoded, and exits with 1 if any differs. What stands in the file of --out is not compiled again. `profile` compiles all
+units as the recipe merges them (--merge off: each by itself) and prints wall and CPU seconds, how busy the cores were,
+the memory held, and each unit's cost.
 
 Both take the machine's own CUDA toolkit, and as many cores and as much memory as the machine has free. --tree says
 where the patched source is if not where `patch` put it. Run from a checkout, with hopperforge's dependencies.
@@ -27,6 +28,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,8 @@ PLAIN, GQA, CAP, CAP_GQA = "", "_packgqa", "_softcap", "_softcap_packgqa"
 SPLIT, SPLIT_CAP = "_split", "_split_softcap"
 UNSPLIT = (PLAIN, GQA, CAP, CAP_GQA)
 EVERY = (*UNSPLIT, SPLIT, SPLIT_CAP)
+INSTRUCTION = re.compile(r"\s+/\*[0-9a-f]{4,}\*/\s+(?P<text>.*?)\s*/\* (?P<code>0x[0-9a-f]{16}) \*/\s*")
+SECOND_HALF = re.compile(r"\s+/\* (?P<code>0x[0-9a-f]{16}) \*/\s*")
 COLUMNS = f"{'sources':>7}{'wall s':>8}{'CPU s':>8}{'CPU/src':>9}{'peak GB':>9}  group"
 
 
@@ -255,28 +259,52 @@ def measure(
     return [row for row in outcome.finished.values() if row is not None]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kernel:
+    """The instructions of a kernel for one target: each as text with operands, and as the bytes it is encoded in."""
+
+    texts: tuple[str, ...]
+    codes: tuple[str, ...]
+
+
 def compare(stand: Stand, rows: Mapping[str, Row]) -> int:
     """Print, for each merged object whose sources were compiled singly too, whether its kernels are the same."""
     single = {row.sources[0]: row for row in rows.values() if len(row.sources) == 1}
     whole = [row for row in rows.values() if len(row.sources) > 1 and single.keys() >= set(row.sources)]
     wanted = {row.sources for row in whole} | {(source,) for row in whole for source in row.sources}
     with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
-        hashes = dict(zip(wanted, pool.map(lambda names: kernels(stand, names), wanted), strict=True))
+        found = dict(zip(wanted, pool.map(lambda names: kernels(stand, names), wanted), strict=True))
     different = 0
-    print(f"\n{'kernels':>7}{'same':>6}  SASS of a merged object against its sources compiled singly")
+    print(f"\n{'kernels':>7}{'text':>6}{'code':>6}  the same in a merged object as in its sources compiled singly")
     for row in whole:
-        apart: dict[str, str] = {}
-        for source in row.sources:
-            apart |= hashes[(source,)]
-        together = hashes[row.sources]
-        same = sum(together.get(kernel) == text for kernel, text in apart.items())
-        different += len(apart.keys() | together.keys()) - same
-        print(f"{len(together):>7}{same:>6}  {row.name}")
+        apart = {name: kernel for source in row.sources for name, kernel in found[(source,)].items()}
+        together = found[row.sources]
+        both = [(name, kernel, together[name]) for name, kernel in apart.items() if name in together]
+        texts = sum(one.texts == other.texts for _, one, other in both)
+        codes = sum(one.codes == other.codes for _, one, other in both)
+        different += 2 * len(apart.keys() | together.keys()) - texts - codes
+        print(f"{len(together):>7}{texts:>6}{codes:>6}  {row.name}")
+        for name in sorted(apart.keys() ^ together.keys()):
+            print(f"    {name} is in {'the merged object' if name in together else 'a single one'} alone")
+        for name, one, other in both:
+            if one != other:
+                print(f"    {name}\n{first_difference(one, other)}")
     return 1 if different else 0
 
 
-def kernels(stand: Stand, names: Sequence[str]) -> dict[str, str]:
-    """Hash the SASS of every kernel of an object, by mangled name and target."""
+def first_difference(one: Kernel, other: Kernel) -> str:
+    """Show the first instruction that differs, singly and merged."""
+    pairs = zip_longest(zip(one.texts, one.codes, strict=True), zip(other.texts, other.codes, strict=True))
+    number, (left, right) = next((number, pair) for number, pair in enumerate(pairs) if pair[0] != pair[1])
+    lines = [
+        f"{which} {found[1]}  {found[0]}" if found else f"{which} has ended"
+        for which, found in (("single", left), ("merged", right))
+    ]
+    return "\n".join([f"      instruction {number}", *(f"      {line}" for line in lines)])
+
+
+def kernels(stand: Stand, names: Sequence[str]) -> dict[str, Kernel]:
+    """Read the SASS of every kernel of an object, by mangled name and target."""
     path = f"{Path(stand.toolkit.nvcc).parent}:{stand.workspace.environ.get('PATH', os.defpath)}"
     program = shutil.which("cuobjdump", path=path)
     if program is None:
@@ -284,15 +312,34 @@ def kernels(stand: Stand, names: Sequence[str]) -> dict[str, str]:
     unit = stand.workspace.work / _digest(names) / "unit.o"
     environ = {**stand.workspace.environ, "PATH": path}  # it looks for nvdisasm there
     done = subprocess.run([program, "-sass", unit], check=True, capture_output=True, text=True, env=environ)  # noqa: S603  # argv list
-    return dict(_functions(done.stdout))
+    return dict(read_kernels(done.stdout))
 
 
-def _functions(listing: str) -> Iterator[tuple[str, str]]:
+def read_kernels(listing: str) -> Iterator[tuple[str, Kernel]]:
+    """Part what `cuobjdump -sass` prints.
+
+    It puts all encodings of a listing into one column, as far right as the longest instruction of the object demands:
+    the same kernel is printed with other blanks beside other kernels, so lines are no good for comparing.
+    """
     for target in re.split(r"(?m)^Fatbin elf code:$", listing)[1:]:
         arch = re.search(r"(?m)^arch = (\S+)", target)
         for text in re.split(r"(?m)^\s*Function : ", target)[1:]:
             name, _, body = text.partition("\n")
-            yield f"{arch[1] if arch else ''} {name.strip()}", hashlib.sha256(body.strip().encode()).hexdigest()
+            yield f"{arch[1] if arch else ''} {name.strip()}", _kernel(body)
+
+
+def _kernel(body: str) -> Kernel:
+    texts: list[str] = []
+    codes: list[str] = []
+    for line in body.splitlines():
+        if found := INSTRUCTION.fullmatch(line):
+            texts.append(found["text"])
+            codes.append(found["code"])
+        elif found := SECOND_HALF.fullmatch(line):
+            codes[-1] += f" {found['code']}"
+    if not texts:
+        raise SystemExit("error: cuobjdump's listing was not understood: a kernel without instructions")
+    return Kernel(texts=tuple(texts), codes=tuple(codes))
 
 
 # --- profile
