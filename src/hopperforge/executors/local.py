@@ -212,19 +212,25 @@ class _Turn(Generic[ResultT]):
     measured: float = 0.0
     in_use: int = 0
     overrun: int = 0
+    told: bool = False
 
     def look(self) -> None:
-        """Measure what is in use, and say so when tasks begin to take more than expected."""
+        """Measure what is in use, and say so the first time that it keeps a task from starting."""
         running = tuple(self.flights.values())
-        before = self.overrun
         self.in_use = self.executor.in_use() if running else 0
         self.overrun = overrun(running, self.in_use)
-        if self.queue and self.overrun and not before and not self.failures and self._choose() is None:
+        if self.overrun and not self.told and not self.failures and self._held_back(running):
+            self.told = True
             room = self.executor.memory - self.in_use
             self.executor.reporter.note(
                 f"{_gb(self.in_use)} are in use, {_gb(self.overrun)} more than expected, and {_gb(max(0, room))} left: "
                 "no unit starts until there is room for it"
             )
+
+    def _held_back(self, running: Sequence[Flight]) -> bool:
+        """Whether a task would start now if those that run kept to what is expected."""
+        jobs, memory, now = self.executor.jobs, self.executor.memory, time.monotonic()
+        return self._choose() is None and choose(self.queue, running, jobs=jobs, memory=memory, now=now) is not None
 
     def start_all(self, submit: Callable[[Task], "Future[ResultT]"]) -> None:
         """Start what may start now; nothing after a failure."""
