@@ -96,7 +96,7 @@ def select(
 
     Of toolkits whose packages would have the same name only one is accepted: see `one_per_name`.
     """
-    judged = one_per_name(judge_each(project, request, situation))
+    judged = one_per_name(judge_each(project, request, situation), project.matrix.default_toolkit)
     accepted = tuple(verdict for verdict in judged if isinstance(verdict, Accepted))
     rejected = tuple(verdict for verdict in judged if isinstance(verdict, Rejected))
     return accepted, rejected

@@ -86,7 +86,7 @@ def test_first_plan_sizes_for_real_units(capsys: pytest.CaptureFixture[str]) -> 
     assert run_command(["plan", "cuda=13.0", "toolkit=registry"]) == 0
     out = capsys.readouterr().out
     assert "7.6 GiB per unit" in out
-    assert "number of units known after" in out
+    assert "number of units known once" in out
     assert run_command(["plan", "cuda=13.0", "toolkit=registry", "merge=off"]) == 0
     assert "6.5 GiB per unit" in capsys.readouterr().out
 

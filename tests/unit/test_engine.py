@@ -14,7 +14,6 @@ from hopperforge.errors import ToolError
 from hopperforge.model.cell import Default
 from hopperforge.report import Recorder
 from hopperforge.run.engine import (
-    SEARCH_PATH,
     Client,
     Command,
     ContainerEngine,
@@ -93,10 +92,17 @@ def test_a_command_gets_what_it_was_given_and_nothing_else(folder: Path) -> None
         *("--security-opt=no-new-privileges", "--user=1000:100", "--memory=1024", "--memory-swap=1024"),
         f"--mount=type=bind,source={folder},target=/src,readonly",
         f"--mount=type=bind,source={folder}/out,target=/out",
-        *("--workdir=/out", "--env=LC_ALL=C", f"--env=PATH={SEARCH_PATH}", "sha256:1"),
+        *("--workdir=/out", "--env=LC_ALL=C", "sha256:1"),
         *("/opt/python/cp39-cp39/bin/python", "-I", "/opt/hopperforge/measure.py", "nvcc", "-c"),
     ]
     assert left(folder) == []
+
+
+def test_an_image_that_is_no_builder_measures_with_its_own_python(folder: Path) -> None:
+    behave(folder, USAGE)
+    replace(engine(folder), python="python3").run(command(folder))
+    (line,) = [line for line in (folder / "calls").read_text().splitlines() if line.startswith("run")]
+    assert line.endswith(" sha256:1 python3 -I /opt/hopperforge/measure.py nvcc -c")
 
 
 @pytest.mark.parametrize("status", [1, 2, 137])

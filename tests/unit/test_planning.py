@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from packaging.version import Version
+from tests.unit.wheel_zoo import PROMISE
 
 from hopperforge.config.project import Project
 from hopperforge.errors import InputError, NothingToBuildError
@@ -89,6 +90,7 @@ def recipe(name: str, cudart: Cudart, needed_per_torch: frozenset[str] | None = 
         folder=Path("recipes") / name,
         pin="v2.8",
         package=PackageNames(distribution=name, package="fa3", module="fa3_interface", version="3.0.0", summary=""),
+        promise=PROMISE,
         cudart=cudart,
         needed=frozenset({"libc10.so"}),
         needed_per_torch=needed_per_torch,
@@ -451,6 +453,14 @@ def test_of_two_toolkits_with_one_label_the_newer_ptxas_stays_and_the_other_says
     ]
     alone = make_plan(PROJECT, Request(cuda=cuda("12.4"), torch=torch("2.9")), here)
     assert [(str(build.cuda), build.local_label) for build in alone.builds] == [("12.4", "cu124")]
+
+
+def test_of_two_toolkits_with_one_label_the_default_stays() -> None:
+    (default,) = cuda("12.4")
+    project = replace(PROJECT, matrix=replace(PROJECT.matrix, default_toolkit=default))
+    here = situation(dict.fromkeys(cuda("12.4", "12.4+ptxas12.9"), "cached"))
+    plan = make_plan(project, Request(cuda=cuda("12.4", "12.4+ptxas12.9"), torch=torch("2.9")), here)
+    assert [build.cuda for build in plan.builds] == [default]
 
 
 def test_a_toolkit_with_another_ptxas_serves_the_torches_of_the_plain_one() -> None:

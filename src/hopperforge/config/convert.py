@@ -26,7 +26,7 @@ from hopperforge.config.files import (
 from hopperforge.model.image import DebianBase, ImageFacts, RegistryBase
 from hopperforge.model.matrix import CiCell, Exclusion, Matrix, TorchFact
 from hopperforge.model.profile import Budget, Profile
-from hopperforge.model.recipe import Cudart, MergeRule, PackageNames, Recipe
+from hopperforge.model.recipe import Cudart, MergeRule, PackageNames, Promise, Recipe
 from hopperforge.model.toolkit import DebianPackage, PinnedFile, Redist, ToolkitFact, ToolkitOrigin
 from hopperforge.model.upstream import GitOrigin, SdistOrigin, UpstreamPin
 from hopperforge.model.versions import CudaVersion, PythonVersion, ToolkitVersion, TorchVersion
@@ -137,6 +137,12 @@ def to_recipe(shape: RecipeFile, folder: Path) -> Recipe:
             version=shape.package.version,
             summary=shape.package.summary,
         ),
+        promise=Promise(
+            module=shape.package.module,
+            operators=tuple(f"{shape.package.package}::{operator}" for operator in shape.promise.operators),
+            function=shape.promise.function,
+            guard=shape.promise.guard,
+        ),
         cudart=Cudart(shape.cudart),
         needed=frozenset(shape.needed),
         needed_per_torch=None if shape.needed_per_torch is None else frozenset(shape.needed_per_torch),
@@ -193,6 +199,12 @@ def to_images(shape: BasesFile) -> ImageFacts:
 def _base(name: str, shape: DebianBaseShape | RegistryBaseShape) -> DebianBase | RegistryBase:
     match shape:
         case DebianBaseShape():
-            return DebianBase(name=name, suite=shape.suite, packages=tuple(shape.packages), floor=shape.floor)
+            return DebianBase(
+                name=name,
+                suite=shape.suite,
+                packages=tuple(shape.packages),
+                floor=shape.floor,
+                moves=shape.moves,
+            )
         case RegistryBaseShape():
-            return RegistryBase(name=name, image=shape.image, tag=shape.tag, floor=shape.floor)
+            return RegistryBase(name=name, image=shape.image, tag=shape.tag, floor=shape.floor, search=shape.search)
