@@ -59,10 +59,7 @@ _IMAGE = _worded(r"^[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)+$", "is not a container
 _SEARCH = _worded(r"^/[^:\s]*(:/[^:\s]*)*$", "is not a PATH of whole folder names, such as /usr/bin:/bin")
 _DATED = _worded(r"^[0-9]{4}[.-]?[0-9]{2}[.-]?[0-9]{2}[A-Za-z0-9.-]*$", "is not a dated tag, such as 2026.10.21-1")
 _PACKAGE = _worded(r"^[a-z0-9][a-z0-9+.-]+$", "is not the name of a Debian package")
-_UNITS = _worded(
-    r"^[a-z0-9_*?\[\]]+$",
-    "is not a pattern of unit names, such as flash_fwd_*_sm90",
-)
+_UNITS = _worded(r"^[a-z0-9_*?!\[\]]+$", "is not a pattern of unit names, such as flash_fwd_*_sm90")
 _NAME_WORD = _worded(r"^[a-z0-9]+$", "is not a word of unit names: small letters and digits, such as packgqa")
 _SENTENCE = _worded(r"\S", "is blank")
 
