@@ -13,12 +13,14 @@ from typing import Final, TypeVar
 
 from hopperforge.config.project import Project
 from hopperforge.errors import HopperforgeError, ToolError
+from hopperforge.merging import merge_units
 from hopperforge.model.cell import Build, Plan
 from hopperforge.model.keys import content_key
 from hopperforge.model.machine import Machine, Sizing
 from hopperforge.model.pack import KernelPack, Unit, pack_key
+from hopperforge.model.recipe import MergeRule
 from hopperforge.model.record import ServedCell
-from hopperforge.model.request import Kernels, Request
+from hopperforge.model.request import Kernels, Merge, Request
 from hopperforge.model.upstream import PatchedSource, UpstreamPin
 from hopperforge.model.wheel import RepairedWheel
 from hopperforge.plan_report import PackStatus, toolkit_text
@@ -44,8 +46,9 @@ from hopperforge.store.wheelhouse import Shelved, Wheelhouse
 
 _T = TypeVar("_T")
 
-# The largest peak of the 60 sm_90 forward units, nvcc 13.0 on 16 cores; see store/costs.py for each.
-_LARGE_UNIT: Final = 6_500_000_000
+# The largest peaks of units of the profile fa3-fwd, merged and not, nvcc 13.0 on 16 cores; see store/costs.py for each.
+_LARGE_UNIT: Final = 7_000_000_000
+_LARGE_MERGED_UNIT: Final = 8_200_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +143,7 @@ class Job:
     def prepare(self, build: Build) -> Prepared:
         """Give a build its units, its keys and its compile settings."""
         inputs = self.fetch_inputs(build)
-        units = list_units(inputs.source, build.profile, build.cuda.cuda, inputs.torch_fact.release, self.workspace)
+        units = self._units(inputs)
         keys = unit_keys(
             units,
             source=inputs.source,
@@ -164,26 +167,39 @@ class Job:
             expected_seconds=expected_seconds(missing, toolkit=inputs.toolkit, sizing=sizing, workspace=self.workspace),
         )
 
+    def _units(self, inputs: FrontInputs) -> tuple[Unit, ...]:
+        """List a build's units, merged as its recipe says; upstream's own build compiles each source by itself."""
+        build = inputs.build
+        units = list_units(inputs.source, build.profile, build.cuda.cuda, inputs.torch_fact.release, self.workspace)
+        return merge_units(units, self._merge_rules(build))
+
+    def _merge_rules(self, build: Build) -> tuple[MergeRule, ...]:
+        alone = build.kernels is Kernels.INLINE or self.request.merge is Merge.OFF
+        return () if alone else build.recipe.merge
+
     def _size(self, units: list[Unit], inputs: FrontInputs) -> Sizing:
         costs = load_costs(self.workspace.store, self.workspace.reporter)
+        largest = max(units, key=lambda unit: costs.expect(unit, inputs.toolkit.version).peak_rss)
         return size(
             self.machine,
             jobs=self.request.jobs,
             memory=self.request.memory,
             gencodes=max(unit.gencodes for unit in units),
-            unit_peak=max(costs.expect(unit, inputs.toolkit.version).peak_rss for unit in units),
+            unit_peak=costs.expect(largest, inputs.toolkit.version).peak_rss,
             units=len(units),
+            merged=bool(largest.merged),
         )
 
-    def _size_unseen(self) -> Sizing:
+    def _size_unseen(self, build: Build) -> Sizing:
         """Choose settings before the units are known, as if they were of the largest kind measured."""
         return size(
             self.machine,
             jobs=self.request.jobs,
             memory=self.request.memory,
             gencodes=1,
-            unit_peak=_LARGE_UNIT,
+            unit_peak=_LARGE_MERGED_UNIT if self._merge_rules(build) else _LARGE_UNIT,
             units=None,
+            merged=bool(self._merge_rules(build)),
         )
 
     def status(self, build: Build, where: str) -> PackStatus:
@@ -191,7 +207,7 @@ class Job:
         pin = self.project.pins[build.recipe.pin]
         toolkit = toolkit_text(self.project.matrix.toolkits[build.cuda], where)
         unseen = PackStatus(
-            toolkit=toolkit, units=None, cached=0, sizing=self._size_unseen(), expected_seconds=None, wheel=None
+            toolkit=toolkit, units=None, cached=0, sizing=self._size_unseen(build), expected_seconds=None, wheel=None
         )
         sourced = pin.name in self.patched or find_source(pin, self.workspace) is not None
         if where in FETCHED or not sourced or not self._image_at_hand(build):
@@ -206,6 +222,7 @@ class Job:
             toolkit=toolkit,
             units=len(prepared.units),
             cached=prepared.cached,
+            merged={unit.path: unit.merged for unit in prepared.units if unit.merged},
             sizing=prepared.sizing,
             expected_seconds=prepared.expected_seconds,
             wheel=str(finished.path) if finished else None,
@@ -321,7 +338,9 @@ class Job:
         if inputs.build.kernels is Kernels.INLINE:
             self.workspace.reporter.stage("kernels", f"{len(prepared.units)} units, by upstream's own build")
             return None
-        self.workspace.reporter.stage("kernels", f"{len(prepared.units)} units, {prepared.cached} cached")
+        sources = sum(len(unit.sources) for unit in prepared.units)
+        of = f" of {sources} sources" if sources > len(prepared.units) else ""
+        self.workspace.reporter.stage("kernels", f"{len(prepared.units)} units{of}, {prepared.cached} cached")
         cluster = self.request.cluster
         elsewhere = cluster is not None and cluster.scheduler is not None  # where this machine's size does not count
         for reason in () if elsewhere else prepared.sizing.reasons:

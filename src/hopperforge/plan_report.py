@@ -4,8 +4,9 @@ Pure functions from values to values; printing is `report`'s, and nothing is dec
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from hopperforge.model.cell import Accepted, Build, Cell, Plan, Rejected
@@ -27,7 +28,7 @@ class PackStatus:
 
     `toolkit` says in words which toolkit compiles and where it comes from. `units` is None until source and toolkit
     are fetched, `expected_seconds` where a unit was never measured; `wheel` is the path of the finished
-    wheel where there is one.
+    wheel where there is one; `merged` has the sources of each merged unit by its path.
     """
 
     toolkit: str
@@ -36,6 +37,7 @@ class PackStatus:
     sizing: Sizing
     expected_seconds: float | None
     wheel: str | None
+    merged: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def to_compile(self) -> int | None:
@@ -91,8 +93,8 @@ def plan_document(plan: Plan, machine: Machine, statuses: Mapping[str, PackStatu
     - builds: a list of {name, version, recipe, profile, cuda, toolkit, torch, abi, platform, kernels, cells, pack,
       sizing, expected_seconds, wheel}; `toolkit` says in words where it comes from; `torch` is what the front binds
       against; `cells` a list of {recipe, profile, cuda, torch, python, platform, runtime}; `pack` {units, cached,
-      to_compile}, null where unknown; `sizing` {max_jobs, nvcc_threads, memory, reasons}; `wheel` the path of the
-      finished wheel or null
+      to_compile, merged}, null where unknown, `merged` a list of {path, sources} of the units of several sources;
+      `sizing` {max_jobs, nvcc_threads, memory, reasons}; `wheel` the path of the finished wheel or null
     - rejected: a list of {cell, reason}
     """
     return {
@@ -155,6 +157,7 @@ def _build_lines(build: Build, status: PackStatus) -> list[str]:
         f"  toolkit   {status.toolkit}",
         *_pair_lines(build),
         f"  pack      {_pack_text(status)}",
+        *_merged_lines(status),
         *(f"  sizing    {reason}" for reason in status.sizing.reasons),
     ]
     if status.wheel is not None:
@@ -178,6 +181,14 @@ def _pack_text(status: PackStatus) -> str:
     if status.units is None:
         return "number of units known once source, toolkit and image are here"
     return f"{status.units} units: {status.cached} cached, {status.to_compile} to compile"
+
+
+def _merged_lines(status: PackStatus) -> list[str]:
+    if not status.merged:
+        return []
+    sizes = Counter(len(sources) for sources in status.merged.values())
+    each = ", ".join(f"{count} of {size} sources" for size, count in sorted(sizes.items()))
+    return [f"  merged    {each}, compiled together; merge=off compiles each by itself, nox -s patch lists them"]
 
 
 def expected_text(seconds: float | None) -> str:
@@ -239,7 +250,12 @@ def _build_document(build: Build, status: PackStatus) -> dict[str, JsonValue]:
         "platform": build.platform,
         "kernels": build.kernels.value,
         "cells": [_served_document(found) for found in build.cells],
-        "pack": {"units": status.units, "cached": status.cached, "to_compile": status.to_compile},
+        "pack": {
+            "units": status.units,
+            "cached": status.cached,
+            "to_compile": status.to_compile,
+            "merged": [{"path": path, "sources": list(sources)} for path, sources in status.merged.items()],
+        },
         "sizing": {
             "max_jobs": sizing.max_jobs,
             "nvcc_threads": sizing.nvcc_threads,

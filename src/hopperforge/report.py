@@ -12,8 +12,8 @@ from typing import Protocol
 class Progress:
     """A moment of a compile: units counted, the names now running, seconds left (None: unknown).
 
-    `memory` is what the running units are expected to need, `in_use` what our processes hold now (None: unknown, they
-    run elsewhere); both in bytes.
+    `memory` is what the running units are expected to need, `in_use` what has been taken of the memory that was
+    free when the compile began (see `run.machine.MemoryMeter`; None: unknown, they run elsewhere); both in bytes.
     """
 
     done: int

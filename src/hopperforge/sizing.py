@@ -19,13 +19,20 @@ def gib(size: int) -> str:
 
 
 def size(
-    machine: Machine, *, jobs: int | None, memory: int | None, gencodes: int, unit_peak: int, units: int | None
+    machine: Machine,
+    *,
+    jobs: int | None,
+    memory: int | None,
+    gencodes: int,
+    unit_peak: int,
+    units: int | None,
+    merged: bool = False,
 ) -> Sizing:
     """Choose the settings of a compile of `units` units (None: not known yet) of up to `unit_peak` bytes each.
 
     `jobs` and `memory` (bytes) are the words of that name, None where not given; `gencodes` is the number of
-    GPU targets of one unit. cores is the smallest core limit; headroom is 1 GiB or a tenth of the smallest
-    memory limit, whichever is more; free is what is not in use now.
+    GPU targets of one unit; `merged` says that the unit of that peak has several sources. cores is the smallest core
+    limit; headroom is 1 GiB or a tenth of the smallest memory limit, whichever is more; free is what is not in use now.
 
     | number       | word given | otherwise                                                             |
     |--------------|------------|-----------------------------------------------------------------------|
@@ -39,7 +46,7 @@ def size(
     budget, memory_reason = _memory_budget(machine, memory)
     max_jobs, jobs_reason = _max_jobs(cores, jobs=jobs, budget=budget, unit_peak=unit_peak, units=units)
     threads, threads_reason = _nvcc_threads(cores, gencodes=gencodes, max_jobs=max_jobs)
-    warnings = _warnings(machine, budget=budget, unit_peak=unit_peak)
+    warnings = _warnings(machine, budget=budget, unit_peak=unit_peak, merged=merged)
     return Sizing(
         max_jobs=max_jobs,
         nvcc_threads=threads,
@@ -92,18 +99,19 @@ def _nvcc_threads(cores: Limit, *, gencodes: int, max_jobs: int) -> tuple[int, s
     return threads, f"NVCC_THREADS {threads}: {gencodes} GPU targets per unit, {quotient}"
 
 
-def _warnings(machine: Machine, *, budget: int, unit_peak: int) -> tuple[str, ...]:
+def _warnings(machine: Machine, *, budget: int, unit_peak: int, merged: bool) -> tuple[str, ...]:
     found = []
+    smaller = "; smaller units, of one source each, come with the word merge=off" if merged else ""
     if budget < unit_peak:
         found.append(
             f"a unit may be killed for want of memory: it needs up to {gib(unit_peak)} and the budget is "
-            f"{gib(budget)}; free some, or raise the budget with the word memory="
+            f"{gib(budget)}; free some, or raise the budget with the word memory={smaller}"
         )
     process = machine.process_memory
     if process is not None and process.value < unit_peak:
         found.append(
             f"a unit may fail for want of memory: it needs up to {gib(unit_peak)} and {process.source} is "
-            f"{gib(process.value)}; raise it with ulimit -v"
+            f"{gib(process.value)}; raise it with ulimit -v{smaller}"
         )
     return tuple(found)
 

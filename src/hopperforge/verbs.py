@@ -10,10 +10,11 @@ from hopperforge.config.project import Project, load_project
 from hopperforge.config.request import ALL, parse_keyed, parse_words
 from hopperforge.console import grid
 from hopperforge.errors import InputError, StorageError, ToolError
+from hopperforge.merging import merge_units
 from hopperforge.model.cell import Accepted, Build, Default, Plan
 from hopperforge.model.image import ImageFacts
 from hopperforge.model.keys import JsonValue
-from hopperforge.model.request import Request
+from hopperforge.model.request import Kernels, Merge, Request
 from hopperforge.model.versions import PythonVersion
 from hopperforge.pipeline import BuildResult, Job
 from hopperforge.plan_report import plan_document, plan_lines
@@ -158,12 +159,12 @@ def patch(call: Call) -> None:
     project = call.project()
     request, situation = call.settle(project)
     made = make_plan(project, request, situation)
-    answers = [_patched(call, project, build) for build in made.builds]
+    answers = [_patched(call, project, build, request.merge) for build in made.builds]
     if call.as_json:
         call.answer(json.dumps(answers, indent=2))
 
 
-def _patched(call: Call, project: Project, build: Build) -> JsonValue:
+def _patched(call: Call, project: Project, build: Build, merge: Merge) -> JsonValue:
     pin = project.pins[build.recipe.pin]
     call.workspace.reporter.stage("source", pin.name)
     source = fetch_source(pin, call.workspace)
@@ -171,15 +172,18 @@ def _patched(call: Call, project: Project, build: Build) -> JsonValue:
     patched = patch_source(source, call.workspace)
     torch = project.matrix.torches[build.torch]
     units = list_units(patched, build.profile, build.cuda.cuda, torch.release, call.workspace)
+    if merge is Merge.ON and build.kernels is not Kernels.INLINE:
+        units = merge_units(units, build.recipe.merge)
     if not call.as_json:
         call.answer(f"{build}: {len(units)} units of {patched.root}")
         for unit in units:
-            call.answer(f"  {unit.path}")
+            call.answer("\n".join([f"  {unit.path}", *(f"    {source}" for source in unit.merged)]))
     return {
         "build": str(build),
         "tree": str(patched.root),
+        "kernel_tree": patched.kernel_tree,
         "patches": dict(patched.patches),
-        "units": [{"path": unit.path, "arguments": unit.arguments} for unit in units],
+        "units": [{"path": unit.path, "sources": unit.sources, "arguments": unit.arguments} for unit in units],
     }
 
 

@@ -25,6 +25,30 @@ GATES = (
     GateResult(name="metadata", passed=True, detail="fa3-fwd 3.0.0+cu130"),
     GateResult(name="size", passed=True, detail="the wheel 5 of 9 bytes"),
 )
+PACK = PackFacts(
+    key="05" * 32,
+    sha256="06" * 32,
+    units=(
+        UnitFacts(
+            path="a.cu",
+            sources=("a.cu",),
+            key="07" * 32,
+            sha256="08" * 32,
+            size=9,
+            seconds=88.5,
+            peak_rss=5_300_000_000,
+        ),
+        UnitFacts(
+            path="merged/b-x2-0123abcd.cu",
+            sources=("b.cu", "c.cu"),
+            key="09" * 32,
+            sha256="0a" * 32,
+            size=9,
+            seconds=None,
+            peak_rss=None,
+        ),
+    ),
+)
 
 
 def record(**changes: Any) -> Record:
@@ -71,14 +95,7 @@ def record(**changes: Any) -> Record:
         "engine": "docker",
         "image": ImageFacts(id="a" * 64, base="bullseye", base_id="b" * 64, floor="manylinux_2_28_x86_64"),
         "kernels": Kernels.PACK,
-        "pack": PackFacts(
-            key="05" * 32,
-            sha256="06" * 32,
-            units=(
-                UnitFacts(path="a.cu", key="07" * 32, sha256="08" * 32, size=9, seconds=88.5, peak_rss=5_300_000_000),
-                UnitFacts(path="b.cu", key="09" * 32, sha256="0a" * 32, size=9, seconds=None, peak_rss=None),
-            ),
-        ),
+        "pack": PACK,
         "front": FrontFacts(
             torch_release="2.9.1",
             torch_wheel_sha256="0b" * 32,

@@ -86,8 +86,10 @@ def test_clean_leaves_a_folder_alone_that_is_not_all_ours(tmp_path: Path, capsys
 def test_first_plan_sizes_for_real_units(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["plan", "cuda=13.0", "toolkit=registry"]) == 0
     out = capsys.readouterr().out
-    assert "6.1 GiB per unit" in out
+    assert "7.6 GiB per unit" in out
     assert "number of units known once" in out
+    assert run_command(["plan", "cuda=13.0", "toolkit=registry", "merge=off"]) == 0
+    assert "6.5 GiB per unit" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hopperforge.errors import CompileError, HopperforgeError
 from hopperforge.executors.base import Executor, Killed, Outcome, Task
-from hopperforge.executors.local import Flight, LocalExecutor, Waiting, choose, line_up, makespan
+from hopperforge.executors.local import Flight, LocalExecutor, Waiting, choose, line_up, makespan, overrun, play
 from hopperforge.model.pack import Cost
 from hopperforge.report import Progress, Recorder
 from hopperforge.run.process import Cancelled
@@ -60,8 +60,11 @@ def execute(
     memory: int,
     reporter: Recorder | None = None,
     moments: list[Progress] | None = None,
+    in_use: Callable[[], int] | None = None,
 ) -> Outcome[str]:
-    executor: Executor = LocalExecutor(jobs=jobs, memory=memory, reporter=reporter or Recorder())
+    executor: Executor = LocalExecutor(
+        jobs=jobs, memory=memory, reporter=reporter or Recorder(), in_use=in_use or (lambda: 0)
+    )
     return executor.run(tasks, work, (moments if moments is not None else []).append)
 
 
@@ -338,3 +341,87 @@ def test_limits_hold_for_any_tasks(costs: list[tuple[int, int]], jobs: int) -> N
     for each in tasks:
         if each.cost.peak_rss > 10:
             assert seen.beside[each.name] == {each.name}
+
+
+def test_a_task_that_had_less_than_the_budget_is_tried_again_with_all_of_it() -> None:
+    """A container's limit may kill a task that nothing ran beside."""
+    rooms: list[int | None] = []
+
+    def work(each: Task, _: threading.Event) -> str:
+        rooms.append(each.room)
+        if each.room is not None:
+            raise Killed(CompileError(f"{each.name} was killed"))
+        return each.name
+
+    reporter = Recorder()
+    alone = Task(name="a", cost=Cost(seconds=1, peak_rss=4), room=6)
+    assert execute([alone], work, jobs=2, memory=10, reporter=reporter).finished == {"a": "a"}
+    assert rooms == [6, None]
+    assert reporter.warnings == ["a was killed; it is tried once more, alone"]
+
+
+def test_a_task_above_the_budget_may_have_all_of_it() -> None:
+    (waiting,) = line_up([Task(name="huge", cost=Cost(seconds=1, peak_rss=99), room=120)], 10)
+    assert (waiting.alone, waiting.task.room) == (True, None)
+
+
+def test_nothing_starts_beside_tasks_that_leave_no_room_and_it_is_said_once() -> None:
+    """Two of four fit by what is expected; one of the first two ends early, and the other holds the whole budget."""
+    tasks = [task(f"t{number}", 9 - number, 3_000_000_000) for number in range(4)]
+    seen, reporter = gauge(tasks), Recorder()
+    longer = Gauge(tasks=seen.tasks, naps=10 * TICK, lock=seen.lock, running=seen.running, beside=seen.beside)
+    begun, over = threading.Event(), threading.Event()
+
+    def work(each: Task, stop: threading.Event) -> str:
+        if each.name != "t1":
+            assert begun.wait(10)
+            return seen(each, stop)
+        begun.set()
+        done = longer(each, stop)
+        over.set()
+        return done
+
+    def in_use() -> int:
+        return 9_000_000_000 if begun.is_set() and not over.is_set() else 0
+
+    outcome = execute(tasks, work, jobs=2, memory=9_000_000_000, reporter=reporter, in_use=in_use)
+    assert len(outcome.finished) == 4
+    assert seen.beside["t2"] <= {"t2", "t3"}
+    assert reporter.notes == [
+        "9.0 GB are in use, 6.0 GB more than expected, and 0.0 GB left: no unit starts until there is room for it"
+    ]
+
+
+@pytest.mark.parametrize(("in_use", "expected"), [(0, 0), (7, 0), (9, 2)])
+def test_overrun_is_what_goes_beyond_the_expected_peaks(in_use: int, expected: int) -> None:
+    assert overrun([flight("r", memory=3, end=1), flight("s", memory=4, end=1)], in_use) == expected
+
+
+RUNNING = st.lists(st.tuples(st.integers(1, 9), st.integers(0, 6)), max_size=4)
+
+
+@given(queue=TASKS, running=RUNNING, jobs=st.integers(1, 6), in_use=st.integers(0, 40))
+def test_what_starts_fits_beside_what_is_expected_and_beside_what_is_in_use(
+    queue: list[tuple[int, int]], running: list[tuple[int, int]], jobs: int, in_use: int
+) -> None:
+    """The pause rule: nothing starts that expected peaks, or memory in use, leave no room for; alone anything does."""
+    waiting = line_up([task(f"t{number}", seconds, memory) for number, (seconds, memory) in enumerate(queue)], 20)
+    flights = [flight(f"r{number}", memory=memory, end=end) for number, (end, memory) in enumerate(running)]
+    expected = sum(each.task.cost.peak_rss for each in flights)
+    found = choose(waiting, flights, jobs=jobs, memory=20 - overrun(flights, in_use), now=0)
+    if not flights:
+        assert found == next(iter(waiting), None)
+    elif found is not None:
+        assert len(flights) < jobs
+        assert max(expected, in_use) + found.task.cost.peak_rss <= 20
+
+
+@given(costs=TASKS, jobs=st.integers(1, 5))
+def test_a_played_schedule_never_exceeds_jobs_or_the_budget(costs: list[tuple[int, int]], jobs: int) -> None:
+    tasks = [task(f"t{number}", seconds, memory) for number, (seconds, memory) in enumerate(costs)]
+    played = play(line_up(tasks, 10), (), jobs=jobs, memory=10, now=0)
+    assert sorted(each.task.name for each in played) == sorted(each.name for each in tasks)
+    for moment in {each.start for each in played}:
+        active = [each for each in played if each.start <= moment < each.end]
+        assert len(active) <= jobs
+        assert sum(each.task.cost.peak_rss for each in active) <= 10 or len(active) == 1

@@ -6,8 +6,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,8 @@ from hopperforge.model.toolkit import HostCompiler, Toolkit, ToolkitOrigin
 from hopperforge.model.upstream import PatchedSource, UpstreamPin
 from hopperforge.model.versions import ToolkitVersion
 from hopperforge.report import Recorder
+from hopperforge.run.engine import ON_HOST, Command, Engine, Mount
+from hopperforge.run.process import Completed
 from hopperforge.run.workspace import Workspace
 from hopperforge.stages.kernels import cached_units, compile_pack, expected_seconds, unit_keys, wrapper_text
 from hopperforge.store.packs import read_pack
@@ -59,6 +61,7 @@ class Bench:
     reporter: Recorder
     jobs: int = 2
     threads: int = 1
+    engine: Engine = ON_HOST
 
     @property
     def control(self) -> Path:
@@ -122,6 +125,7 @@ class Bench:
             compiler=self.compiler,
             sizing=self.sizing,
             workspace=self.workspace,
+            engine=self.engine,
         )
 
     def cached(self, units: Sequence[Unit]) -> list[bool]:
@@ -309,12 +313,65 @@ def test_a_killed_unit_says_memory_and_what_to_lower(bench: Bench, how: str, sta
     with pytest.raises(CompileError, match=rf"a was killed while compiling \(status {status}\)") as caught:
         bench.compile(units("a"))
     assert "out of memory" in caught.value.sentence
-    assert caught.value.detail[0] == "6.0 GB were set aside for it, of 100.0 GB for all units"
+    assert caught.value.detail[0] == "6.8 GB were set aside for it, of 100.0 GB for all units"
     assert caught.value.hint is not None
     assert "jobs=1" in caught.value.hint
     assert "memory=" in caught.value.hint
     assert bench.left_over() == []
     assert bench.cached(units("a")) == [False]
+
+
+@dataclass
+class Box:
+    """An engine that is none of this machine's own, and keeps how much memory each command may take."""
+
+    limits: list[int | None] = field(default_factory=list)
+    name: str = "box"
+    ground: str = "box"
+    keep: bool = False
+
+    def place(self, mount: Mount) -> Path:
+        """Find the folder where it lies."""
+        return mount.outside
+
+    def run(
+        self,
+        command: Command,
+        *,
+        log: Path | None = None,
+        on_line: Callable[[str], None] | None = None,
+        on_heartbeat: Callable[[float], None] | None = None,
+        stop: threading.Event | None = None,
+        keep_open: Sequence[int] = (),
+    ) -> Completed:
+        """Run the command here."""
+        self.limits.append(command.memory)
+        return ON_HOST.run(command, log=log, on_line=on_line, on_heartbeat=on_heartbeat, stop=stop, keep_open=keep_open)
+
+
+def test_a_container_may_take_half_as_much_again_and_all_memory_when_tried_again(bench: Bench) -> None:
+    bench.behave("killonce", "a")
+    bench.engine = box = Box()
+    assert bench.compile(units("a")).compiled == 1
+    assert box.limits == [6_764_573_491 + 6_764_573_491 // 2, 100 * GB]
+    assert len(bench.reporter.warnings) == 1
+
+
+def test_several_sources_become_one_object_and_a_killed_one_says_how_to_part_them(bench: Bench) -> None:
+    merged = Unit(path="merged/ab-x2-01234567.cu", arguments=("-DX",), merged=("hopper/a.cu", "hopper/b.cu"))
+    pack = bench.compile([merged, *units("c")])
+    assert [(unit.path, unit.sources) for unit in pack.units] == [
+        ("hopper/c.cu", ("hopper/c.cu",)),
+        ("merged/ab-x2-01234567.cu", ("hopper/a.cu", "hopper/b.cu")),
+    ]
+    assert bench.compile([merged, *units("c")]).units == pack.units
+    other = replace(merged, merged=("hopper/b.cu", "hopper/a.cu"))
+    assert bench.keys([merged]) != bench.keys([other])
+    (bench.root / "toolkit" / "bin" / "nvcc").write_text("#!/bin/sh\nkill -9 $$\n", encoding="utf-8")
+    with pytest.raises(CompileError, match="ab-x2-01234567 was killed") as caught:
+        bench.compile([other])
+    assert caught.value.hint is not None
+    assert "merge=off" in caught.value.hint
 
 
 def test_a_unit_killed_beside_others_is_compiled_alone(bench: Bench) -> None:
@@ -344,7 +401,7 @@ def test_progress_counts_cached_units_too(bench: Bench) -> None:
     bench.compile(units("abc"))
     first, last = bench.reporter.moments[0], bench.reporter.moments[-1]
     assert (first.done, first.total, first.running) == (1, 3, ("b", "c"))
-    assert first.memory == 2 * 6_008_659_247
+    assert first.memory == 2 * 6_764_573_491
     assert (last.done, last.total, last.running, last.seconds_left) == (3, 3, (), 0)
 
 
@@ -352,7 +409,7 @@ def test_nvcc_threads_count_in_the_memory_set_aside(bench: Bench) -> None:
     bench.threads = 2
     targets = ("-gencode", "arch=compute_90a,code=sm_90a", "-gencode", "arch=compute_80,code=sm_80")
     bench.compile(units("a", *targets))
-    assert bench.reporter.moments[0].memory == 2 * 6_008_659_247
+    assert bench.reporter.moments[0].memory == 2 * 6_764_573_491
 
 
 def test_a_damaged_object_and_pack_are_made_again(bench: Bench) -> None:

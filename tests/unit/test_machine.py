@@ -13,7 +13,7 @@ import pytest
 
 from hopperforge.errors import InputError, ToolError
 from hopperforge.model.machine import Limit
-from hopperforge.run.machine import memory_in_use, read_machine
+from hopperforge.run.machine import MemoryMeter, memory_in_use, read_machine
 
 GIBIBYTE = 2**30
 MEMINFO = "MemTotal:       67108864 kB\nMemFree:        10 kB\nMemAvailable:   50331648 kB\nHugePages_Total:       0\n"
@@ -248,3 +248,27 @@ def test_memory_in_use_counts_what_we_started_and_what_that_started() -> None:
         assert memory_in_use() - before > 100_000_000
         child.stdin.write("\n")
     assert memory_in_use() <= before + 1_000_000
+
+
+def test_the_meter_sees_memory_that_is_taken_by_processes_of_others(tree: Tree) -> None:
+    """A container's processes are no children of ours."""
+    tree.put(tree.proc / "meminfo", "MemTotal: 100 kB\nMemAvailable: 90 kB\n")
+    meter = MemoryMeter.start(tree.proc)
+    assert meter() == 0
+    tree.put(tree.proc / "meminfo", "MemTotal: 100 kB\nMemAvailable: 60 kB\n")
+    assert meter() == 30 * 1024
+    tree.put(tree.proc / "meminfo", "MemTotal: 100 kB\nMemAvailable: 95 kB\n")
+    assert meter() == 0
+
+
+def test_the_meter_counts_our_processes_at_least() -> None:
+    meter = MemoryMeter.start()
+    code = "b = bytearray(80_000_000); print('ready', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdin is not None
+        child.stdout.readline()
+        assert meter() >= 80_000_000
+        child.stdin.write("\n")

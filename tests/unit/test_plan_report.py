@@ -1,5 +1,6 @@
 """A plan as text and as JSON."""
 
+import dataclasses
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -103,6 +104,11 @@ STATUSES = {
     str(NEW): PackStatus(
         toolkit="CUDA 13.0: system /opt/cuda", units=97, cached=60, sizing=SIZING, expected_seconds=1234.0, wheel=None
     ),
+}
+MERGED = {
+    "merged/a-x2-01234567.cu": ("a.cu", "a_softcap.cu"),
+    "merged/b-x3-89abcdef.cu": ("b.cu", "b_softcap.cu", "b_packgqa.cu"),
+    "merged/c-x2-cafe0123.cu": ("c.cu", "c_softcap.cu"),
 }
 
 
@@ -241,6 +247,22 @@ def test_an_expected_time_is_whole_minutes_rounded_up(seconds: float | None, tex
     assert expected_text(seconds) == text
 
 
+def test_units_of_several_sources_are_counted_in_lines_and_listed_in_the_document() -> None:
+    statuses = {name: dataclasses.replace(status, merged=MERGED) for name, status in STATUSES.items()}
+
+    lines = plan_lines(PLAN, MACHINE, statuses)
+    pack = lines.index("  pack      97 units: 60 cached, 37 to compile")
+    assert lines[pack + 1] == (
+        "  merged    2 of 2 sources, 1 of 3 sources, compiled together; merge=off compiles each by itself, "
+        "nox -s patch lists them"
+    )
+    document = json.loads(json.dumps(plan_document(PLAN, MACHINE, statuses)))
+    assert document["builds"][0]["pack"]["merged"][1] == {
+        "path": "merged/b-x3-89abcdef.cu",
+        "sources": ["b.cu", "b_softcap.cu", "b_packgqa.cu"],
+    }
+
+
 def test_the_document_survives_json_and_has_stable_names() -> None:
     document = json.loads(json.dumps(plan_document(PLAN, MACHINE, STATUSES)))
 
@@ -270,7 +292,7 @@ def test_the_document_survives_json_and_has_stable_names() -> None:
                 "runtime": "12.8",
             }
         ],
-        "pack": {"units": 2, "cached": 2, "to_compile": 0},
+        "pack": {"units": 2, "cached": 2, "to_compile": 0, "merged": []},
         "sizing": {
             "max_jobs": 2,
             "nvcc_threads": 1,
@@ -289,7 +311,8 @@ def test_the_document_survives_json_and_has_stable_names() -> None:
 
 def test_the_documented_names_are_those_of_the_document() -> None:
     documented = plan_document.__doc__ or ""
-    document = plan_document(PLAN, MACHINE, STATUSES)
+    statuses = {name: dataclasses.replace(status, merged=MERGED) for name, status in STATUSES.items()}
+    document = plan_document(PLAN, MACHINE, statuses)
 
     for name in (*document, *keys_of(document["machine"]), *keys_of(document["builds"])):
         assert name in documented
@@ -314,7 +337,7 @@ def test_a_pack_of_unknown_size_is_null_in_the_document() -> None:
 
     documents = json.loads(json.dumps(plan_document(PLAN, MACHINE, statuses)))["builds"]
 
-    assert documents[0]["pack"] == {"units": None, "cached": 0, "to_compile": None}
+    assert documents[0]["pack"] == {"units": None, "cached": 0, "to_compile": None, "merged": []}
     assert (documents[0]["expected_seconds"], documents[0]["wheel"]) == (None, None)
 
 

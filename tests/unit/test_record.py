@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.record_zoo import record
+from tests.unit.record_zoo import PACK, record
 
 from hopperforge.errors import InputError
 from hopperforge.model.cell import AbiClass, Accepted, Cell
@@ -62,7 +62,7 @@ def test_round_trip_of_any_values(
 
 def test_json_is_written_for_people_with_versions_as_text() -> None:
     text = record().to_json().decode()
-    assert text.startswith('{\n  "format": 1,\n  "name": "fa3-fwd",\n  "version": "3.0.0+cu130",\n')
+    assert text.startswith('{\n  "format": 2,\n  "name": "fa3-fwd",\n  "version": "3.0.0+cu130",\n')
     assert text.endswith("}\n")
     plain = json.loads(text)
     assert plain["cells"][0]["torch"] == "2.10"
@@ -130,7 +130,31 @@ def test_each_unknown_field_is_named(where: tuple[str | int, ...]) -> None:
 
 
 def test_record_of_another_format_is_refused() -> None:
-    assert _refused(PLAIN | {"format": 2}).detail == ("format: Input should be 1",)
+    assert _refused(PLAIN | {"format": 3}).detail == ("format: Input should be 2",)
+
+
+def _of_format_1() -> Any:
+    plain = json.loads(record().to_json())
+    plain["format"] = 1
+    for unit in plain["pack"]["units"]:
+        del unit["sources"]
+    return plain
+
+
+def test_record_of_format_1_is_read_with_the_one_source_each_unit_had() -> None:
+    units = [dataclasses.replace(unit, sources=(unit.path,)) for unit in PACK.units]
+    expected = record(pack=dataclasses.replace(PACK, units=tuple(units)))
+    assert Record.from_json(json.dumps(_of_format_1()).encode(), "a.whl.json") == expected
+    without = json.dumps(_of_format_1() | {"pack": None, "kernels": "inline"}).encode()
+    assert Record.from_json(without, "a.whl.json") == record(pack=None, kernels=Kernels.INLINE)
+
+
+def test_record_of_format_1_is_held_to_the_rest_as_strictly() -> None:
+    plain = _of_format_1()
+    del plain["pack"]["units"][0]["path"]
+    plain["pack"]["units"][1] = 7
+    named = {line.partition(": ")[0] for line in _refused(plain).detail}
+    assert {"pack.units.0.path", "pack.units.1"} <= named
 
 
 def test_version_that_is_none_is_named_with_its_reason() -> None:

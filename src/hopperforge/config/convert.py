@@ -12,6 +12,7 @@ from hopperforge.config.files import (
     DebianShape,
     ExclusionShape,
     MatrixFile,
+    MergeShape,
     PinnedWheel,
     PinShape,
     ProfileShape,
@@ -25,7 +26,7 @@ from hopperforge.config.files import (
 from hopperforge.model.image import DebianBase, ImageFacts, RegistryBase
 from hopperforge.model.matrix import CiCell, Exclusion, Matrix, TorchFact
 from hopperforge.model.profile import Budget, Profile
-from hopperforge.model.recipe import Cudart, PackageNames, Promise, Recipe
+from hopperforge.model.recipe import Cudart, MergeRule, PackageNames, Promise, Recipe
 from hopperforge.model.toolkit import DebianPackage, PinnedFile, Redist, ToolkitFact, ToolkitOrigin
 from hopperforge.model.upstream import GitOrigin, SdistOrigin, UpstreamPin
 from hopperforge.model.versions import CudaVersion, PythonVersion, ToolkitVersion, TorchVersion
@@ -147,7 +148,12 @@ def to_recipe(shape: RecipeFile, folder: Path) -> Recipe:
         needed_per_torch=None if shape.needed_per_torch is None else frozenset(shape.needed_per_torch),
         default_profile=shape.default_profile,
         profiles={name: _profile(name, profile) for name, profile in shape.profiles.items()},
+        merge=tuple(_merge_rule(name, rule) for name, rule in shape.merge.items()),
     )
+
+
+def _merge_rule(name: str, shape: MergeShape) -> MergeRule:
+    return MergeRule(name=name, units=shape.units, vary=tuple(shape.vary), largest=shape.largest)
 
 
 def _profile(name: str, shape: ProfileShape) -> Profile:

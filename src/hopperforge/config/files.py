@@ -59,6 +59,8 @@ _IMAGE = _worded(r"^[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)+$", "is not a container
 _SEARCH = _worded(r"^/[^:\s]*(:/[^:\s]*)*$", "is not a PATH of whole folder names, such as /usr/bin:/bin")
 _DATED = _worded(r"^[0-9]{4}[.-]?[0-9]{2}[.-]?[0-9]{2}[A-Za-z0-9.-]*$", "is not a dated tag, such as 2026.10.21-1")
 _PACKAGE = _worded(r"^[a-z0-9][a-z0-9+.-]+$", "is not the name of a Debian package")
+_UNITS = _worded(r"^[a-z0-9_*?!\[\]]+$", "is not a pattern of unit names, such as flash_fwd_*_sm90")
+_NAME_WORD = _worded(r"^[a-z0-9]+$", "is not a word of unit names: small letters and digits, such as packgqa")
 _SENTENCE = _worded(r"\S", "is blank")
 
 Version = Annotated[str, Field(pattern=_VERSION)]
@@ -260,6 +262,17 @@ class PackageShape(_Shape):
     """One line for the wheel's metadata."""
 
 
+class MergeShape(_Shape):
+    """Which sources are compiled together."""
+
+    units: Annotated[str, Field(pattern=_UNITS)]
+    """The names of the units it is for, as a shell matches file names; the first rule that matches a unit counts."""
+    vary: Annotated[list[Annotated[str, Field(pattern=_NAME_WORD)]], Field(min_length=1, json_schema_extra=_DISTINCT)]
+    """The words of a name in which sources of one unit may differ; the first parts a set that is too large."""
+    largest: Annotated[int, Field(ge=1)]
+    """The most sources of one unit; 1 keeps each by itself, whatever a later rule says."""
+
+
 class PromiseShape(_Shape):
     """What an import of the package must show, GPU or none."""
 
@@ -292,6 +305,8 @@ class RecipeFile(_Shape):
     """The profile built when none is asked for."""
     profiles: Annotated[dict[Name, ProfileShape], Field(min_length=1)]
     """Profiles by name."""
+    merge: dict[Name, MergeShape] = {}
+    """Which sources are compiled together, by a name for the rule, in order; left out, each is compiled by itself."""
 
 
 class GitShape(_Shape):

@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 from hopperforge.config.problems import nearest, perhaps
 from hopperforge.config.project import Project
 from hopperforge.errors import InputError
-from hopperforge.model.request import DASK, Kernels, Request, ToolkitChoice
+from hopperforge.model.request import DASK, Kernels, Merge, Request, ToolkitChoice
 from hopperforge.model.versions import PythonVersion, ToolkitVersion, TorchVersion
 
 ENGINES: Final = ("docker", "podman", "host")
@@ -30,6 +30,7 @@ WORDS: Final = (
     "jobs",
     "memory",
     "kernels",
+    "merge",
     "toolkit",
 )
 
@@ -64,6 +65,7 @@ def parse_words(words: Sequence[str], project: Project) -> Request:
         jobs=reader.one("jobs", parse_count),
         memory=reader.one("memory", parse_memory),
         kernels=Kernels(reader.named("kernels", tuple(Kernels)) or Kernels.PACK),
+        merge=Merge(reader.named("merge", tuple(Merge)) or Merge.ON),
         toolkit=ToolkitChoice(reader.named("toolkit", tuple(ToolkitChoice)) or ToolkitChoice.AUTO),
         everything=ALL in words,
     )

@@ -17,10 +17,14 @@ ResultT = TypeVar("ResultT")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One piece of work: a name unique among its run, and what it is expected to cost."""
+    """One piece of work: a name unique among its run, and what it is expected to cost.
+
+    `room` is the most bytes it may take where that can be enforced; None is whatever the run has.
+    """
 
     name: str
     cost: Cost
+    room: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,5 +1,8 @@
 """The executor of one machine: a thread a task, never more than `jobs`, never above the memory budget.
 
+Costs are expectations. Where tasks take more, nothing new starts until what is in use leaves room for it; what is
+killed all the same is tried again alone, and what is finished stays.
+
 Which task starts when is decided by pure functions over expected costs (`choose`, `makespan`); `LocalExecutor`
 only obeys them. What a task does is not known here.
 """
@@ -9,13 +12,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Generic
 
 from hopperforge.errors import HopperforgeError
 from hopperforge.executors.base import Killed, Outcome, ResultT, Task, Work
 from hopperforge.report import Progress, Reporter
-from hopperforge.run.machine import memory_in_use
+from hopperforge.run.machine import MemoryMeter
 from hopperforge.run.process import Cancelled
 
 _LOOK_SECONDS: Final = 2.0
@@ -23,7 +26,7 @@ _LOOK_SECONDS: Final = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
-    """A task not yet started; `alone` if nothing else may run beside it."""
+    """A task not yet started; `alone` if nothing else may run beside it, and it may then have the whole budget."""
 
     task: Task
     alone: bool
@@ -43,13 +46,22 @@ class Flight:
 def line_up(tasks: Sequence[Task], memory: int) -> list[Waiting]:
     """Order tasks longest first; one that exceeds the budget by itself must run alone."""
     ordered = sorted(tasks, key=lambda task: (-task.cost.seconds, task.name))
-    return [Waiting(task=task, alone=task.cost.peak_rss > memory) for task in ordered]
+    return [_alone(task) if task.cost.peak_rss > memory else Waiting(task=task, alone=False) for task in ordered]
+
+
+def _alone(task: Task) -> Waiting:
+    return Waiting(task=replace(task, room=None), alone=True)
+
+
+def overrun(running: Sequence[Flight], in_use: int) -> int:
+    """Bytes in use beyond what the running tasks are expected to need at their peaks; 0 while they keep to it."""
+    return max(0, in_use - sum(flight.task.cost.peak_rss for flight in running))
 
 
 def choose(
     queue: Sequence[Waiting], running: Sequence[Flight], *, jobs: int, memory: int, now: float
 ) -> Waiting | None:
-    """Say which task of `queue` starts now, if any.
+    """Say which task of `queue` starts now, if any; `memory` is the budget less what it is overrun by.
 
     | running                     | answer                                                          |
     |-----------------------------|-----------------------------------------------------------------|
@@ -89,44 +101,59 @@ def _reservation(first: Waiting, running: Sequence[Flight], *, jobs: int, memory
     return begin, 0
 
 
-def makespan(queue: Sequence[Waiting], running: Sequence[Flight], *, jobs: int, memory: int, now: float) -> float:
-    """Play the schedule through on expected costs: seconds from `now` until the last task ends."""
-    queue = list(queue)
+def play(
+    queue: Sequence[Waiting], running: Sequence[Flight], *, jobs: int, memory: int, now: float
+) -> tuple[Flight, ...]:
+    """Play the schedule through on expected costs: every task of `queue`, by start, with its expected end."""
+    queue, played = list(queue), []
     flights = [(max(now, flight.end), index, flight) for index, flight in enumerate(running)]
     heapq.heapify(flights)
     clock, count = now, len(flights)
-    while queue or flights:
+    while queue:
         active = [flight for _, _, flight in flights]
         while waiting := choose(queue, active, jobs=jobs, memory=memory, now=clock):
             queue.remove(waiting)
             flight = Flight(task=waiting.task, alone=waiting.alone, start=clock, end=clock + waiting.task.cost.seconds)
             active.append(flight)
+            played.append(flight)
             count += 1
             heapq.heappush(flights, (flight.end, count, flight))
         clock = heapq.heappop(flights)[0]
-    return clock - now
+    return tuple(played)
+
+
+def makespan(queue: Sequence[Waiting], running: Sequence[Flight], *, jobs: int, memory: int, now: float) -> float:
+    """Seconds from `now` until the last task ends, of those that run and those that wait, on expected costs."""
+    played = play(queue, running, jobs=jobs, memory=memory, now=now)
+    return max([now, *(flight.end for flight in (*running, *played))]) - now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalExecutor:
-    """Runs tasks on this machine: at most `jobs` at once (>= 1), expected peaks within `memory` bytes together."""
+    """Runs tasks on this machine: at most `jobs` at once (>= 1), expected peaks within `memory` bytes together.
+
+    `in_use` says how many bytes the run has taken; it is asked before tasks start, every two seconds at least.
+    """
 
     jobs: int
     memory: int
     reporter: Reporter
+    in_use: Callable[[], int] = field(default_factory=MemoryMeter.start)
 
     def run(
         self, tasks: Sequence[Task], work: Work[ResultT], on_progress: Callable[[Progress], None]
     ) -> Outcome[ResultT]:
         """Run every task, longest first; see `Executor.run`.
 
-        A task killed while others ran beside it is run once more, alone: it was most likely short of memory.
+        A task killed while others ran beside it, or that had less than the whole budget, is run once more, alone and
+        with all of it: it was most likely short of memory.
         """
         crew = Crew(work)
         with ThreadPoolExecutor(max_workers=self.jobs, thread_name_prefix="unit") as pool:
             turn: _Turn[ResultT] = _Turn(executor=self, total=len(tasks), queue=line_up(tasks, self.memory))
             try:
                 while turn.queue or turn.flights:
+                    turn.look()
                     turn.start_all(lambda task: pool.submit(crew.do, task))
                     if not turn.flights:
                         break
@@ -184,6 +211,27 @@ class _Turn(Generic[ResultT]):
     failures: dict[str, HopperforgeError] = field(default_factory=dict)
     expected: float = 0.0
     measured: float = 0.0
+    in_use: int = 0
+    overrun: int = 0
+    told: bool = False
+
+    def look(self) -> None:
+        """Measure what is in use, and say so the first time that it keeps a task from starting."""
+        running = tuple(self.flights.values())
+        self.in_use = self.executor.in_use() if running else 0
+        self.overrun = overrun(running, self.in_use)
+        if self.overrun and not self.told and not self.failures and self._held_back(running):
+            self.told = True
+            room = self.executor.memory - self.in_use
+            self.executor.reporter.note(
+                f"{_gb(self.in_use)} are in use, {_gb(self.overrun)} more than expected, and {_gb(max(0, room))} left: "
+                "no unit starts until there is room for it"
+            )
+
+    def _held_back(self, running: Sequence[Flight]) -> bool:
+        """Whether a task would start now if those that run kept to what is expected."""
+        jobs, memory, now = self.executor.jobs, self.executor.memory, time.monotonic()
+        return self._choose() is None and choose(self.queue, running, jobs=jobs, memory=memory, now=now) is not None
 
     def start_all(self, submit: Callable[[Task], "Future[ResultT]"]) -> None:
         """Start what may start now; nothing after a failure."""
@@ -198,7 +246,8 @@ class _Turn(Generic[ResultT]):
 
     def _choose(self) -> Waiting | None:
         running = tuple(self.flights.values())
-        return choose(self.queue, running, jobs=self.executor.jobs, memory=self.executor.memory, now=time.monotonic())
+        memory = self.executor.memory - self.overrun
+        return choose(self.queue, running, jobs=self.executor.jobs, memory=memory, now=time.monotonic())
 
     def settle(self, done: "set[Future[ResultT]]") -> None:
         """Take what ended out of the air."""
@@ -207,7 +256,7 @@ class _Turn(Generic[ResultT]):
             match future.exception():
                 case None:
                     self._finish(flight, future.result())
-                case Killed() as killed if flight.company and not self.failures:
+                case Killed() as killed if not self.failures and (flight.company or flight.task.room is not None):
                     self._retry(flight, killed)
                 case Killed() as killed:
                     self.failures[flight.task.name] = killed.error
@@ -223,7 +272,7 @@ class _Turn(Generic[ResultT]):
 
     def _retry(self, flight: Flight, killed: Killed) -> None:
         self.executor.reporter.warn(f"{killed.error.sentence}; it is tried once more, alone")
-        self.queue.insert(0, Waiting(task=flight.task, alone=True))
+        self.queue.insert(0, _alone(flight.task))
 
     def progress(self) -> Progress:
         """The moment as the reporter shows it; seconds left are scaled by how wrong the finished tasks' costs were."""
@@ -235,6 +284,10 @@ class _Turn(Generic[ResultT]):
             total=self.total,
             running=tuple(flight.task.name for flight in running),
             memory=sum(flight.task.cost.peak_rss for flight in running),
-            in_use=memory_in_use() if running else 0,
+            in_use=self.in_use if running else 0,
             seconds_left=left * scale,
         )
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.1f} GB"

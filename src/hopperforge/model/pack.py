@@ -6,15 +6,25 @@ from pathlib import Path
 
 from hopperforge.model.keys import content_key
 
-PACK_FORMAT = 1
+PACK_FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Unit:
-    """One `.cu` file of a profile: its path in the source tree and nvcc's arguments (no input, no output)."""
+    """What one compile of a profile makes an object of: its path and nvcc's arguments (no input, no output).
+
+    The path is that of a `.cu` file in the source tree. A merged unit is compiled from several of them, `merged`, and
+    its own path names no file: see `hopperforge.merging`.
+    """
 
     path: str
     arguments: tuple[str, ...]
+    merged: tuple[str, ...] = ()
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The files of the source tree that are compiled, in order; at least one."""
+        return self.merged or (self.path,)
 
     @property
     def name(self) -> str:
@@ -57,13 +67,22 @@ class Cost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackedUnit:
-    """One object of a pack: its unit's path and key, the object's sha256 and size, and what it cost (None: unknown)."""
+    """One object of a pack: its unit's path and key, the object's sha256 and size, and what it cost (None: unknown).
+
+    `merged` is that of the unit.
+    """
 
     path: str
     key: str
     sha256: str
     size: int
     cost: Cost | None
+    merged: tuple[str, ...] = ()
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The files of the source tree that are in the object."""
+        return self.merged or (self.path,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,6 +27,21 @@ class PackageNames:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MergeRule:
+    """Which sources are compiled together.
+
+    It is for units whose name matches the pattern `units` (as a shell matches file names). Those whose names differ in
+    words of `vary` alone, words being what underscores part, go into one unit, up to `largest` of them; 1 keeps each by
+    itself.
+    """
+
+    name: str
+    units: str
+    vary: tuple[str, ...]
+    largest: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Promise:
     """What a package promises to anyone who imports it, GPU or none.
 
@@ -45,7 +60,7 @@ class Recipe:
     """One product over the kernels.
 
     `needed` is the exact set of non-system libraries in DT_NEEDED; `needed_per_torch` is that set for builds tied to
-    one torch, None where the recipe makes no such builds.
+    one torch, None where the recipe makes no such builds. Of the rules of `merge` the first that matches a unit counts.
     """
 
     name: str
@@ -58,3 +73,4 @@ class Recipe:
     default_profile: str
     profiles: Mapping[str, Profile]
     needed_per_torch: frozenset[str] | None = None
+    merge: tuple[MergeRule, ...] = ()

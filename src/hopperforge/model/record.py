@@ -5,6 +5,7 @@ is an error, for a record that is half understood proves nothing.
 """
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, TypeVar
@@ -18,7 +19,8 @@ from hopperforge.model.toolkit import ToolkitOrigin
 from hopperforge.model.versions import CudaVersion, PythonVersion, ToolkitVersion, TorchVersion
 from hopperforge.model.wheel import GateResult
 
-RECORD_FORMAT: Final = 1
+RECORD_FORMAT: Final = 2
+"""Format 1, from before units had several sources, is read as well."""
 
 _STRICT: Final = ConfigDict(extra="forbid", strict=True, ser_json_inf_nan="constants")
 _V = TypeVar("_V")
@@ -116,9 +118,13 @@ class CompilerFacts:
 @with_config(_STRICT)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitFacts:
-    """A unit of the pack: wall seconds and peak resident bytes of its compile, None where they were never measured."""
+    """A unit of the pack: wall seconds and peak resident bytes of its compile, None where they were never measured.
+
+    `sources` are the files of upstream that were compiled in one: `path` alone, or several in a merged unit.
+    """
 
     path: str
+    sources: tuple[str, ...]
     key: str
     sha256: str
     size: int
@@ -168,7 +174,7 @@ class Record:
     `created` is a UTC time in text.
     """
 
-    format: Literal[1]
+    format: Literal[2]
     name: str
     version: str
     wheel: WheelFacts
@@ -199,7 +205,7 @@ class Record:
     def from_json(cls, data: bytes, place: str) -> "Record":
         """Read a record; InputError names `place` and every field that is wrong."""
         try:
-            return _RECORD.validate_json(data)
+            return _RECORD.validate_json(_renewed(data))
         except ValidationError as error:
             raise InputError(
                 f"{place} is not a record this hopperforge can read",
@@ -219,6 +225,24 @@ class Record:
         """Make the record that holds further gates' results; one of the same name is replaced."""
         names = {gate.name for gate in gates}
         return dataclasses.replace(self, gates=(*(gate for gate in self.gates if gate.name not in names), *gates))
+
+
+def _renewed(data: bytes) -> bytes:
+    """Make format 2 of a record of format 1: each unit had one source. Anything else stays as it is."""
+    try:
+        document = json.loads(data)
+    except ValueError:
+        return data
+    match document:
+        case {"format": 1, "pack": {"units": [*units]}}:
+            for unit in units:
+                if isinstance(unit, dict):
+                    unit["sources"] = [unit.get("path")]
+        case {"format": 1}:
+            pass
+        case _:
+            return data
+    return json.dumps({**document, "format": RECORD_FORMAT}).encode()
 
 
 def _field(location: tuple[int | str, ...]) -> str:

@@ -14,6 +14,13 @@ class Kernels(StrEnum):
     INLINE = "inline"
 
 
+class Merge(StrEnum):
+    """Whether sources are compiled together where the recipe says so, or each by itself."""
+
+    ON = "on"
+    OFF = "off"
+
+
 class ToolkitChoice(StrEnum):
     """Which origin of a toolkit may be used: the machine's own first, any that is fetched, or just one."""
 
@@ -56,6 +63,7 @@ class Request:
     jobs: int | None = None
     memory: int | None = None
     kernels: Kernels = Kernels.PACK
+    merge: Merge = Merge.ON
     toolkit: ToolkitChoice = ToolkitChoice.AUTO
     everything: bool = False
 

@@ -166,7 +166,36 @@ def _address_space_limit() -> Limit | None:
     return Limit(value=soft, source="RLIMIT_AS of each process")
 
 
-def memory_in_use(proc: Path = Path("/proc")) -> int:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryMeter:
+    """Measures what a run has taken of the memory that was free when it began.
+
+    A container's processes are children of a daemon or of init, and in no cgroup of ours, so counting processes misses
+    them. What is measured is by how much MemAvailable and the room in our cgroup have shrunk, whichever more, and never
+    less than what our processes hold. So it counts what anyone else takes meanwhile as well: that is gone too.
+    """
+
+    before: Mapping[str, int]
+    proc: Path
+
+    @classmethod
+    def start(cls, proc: Path = _PROC) -> "MemoryMeter":
+        """Remember what is free now."""
+        return cls(before=_free_memory(proc), proc=proc)
+
+    def __call__(self) -> int:
+        """Bytes taken since the start."""
+        now = _free_memory(self.proc)
+        shrunk = (free - now.get(source, free) for source, free in self.before.items())
+        return max(memory_in_use(self.proc), *shrunk)
+
+
+def _free_memory(proc: Path) -> Mapping[str, int]:
+    limits = (*_whole_machine(proc).free, *_cgroup_limits().free)
+    return {limit.source: limit.value for limit in limits}
+
+
+def memory_in_use(proc: Path = _PROC) -> int:
     """Sum the resident bytes of the processes we started and of those they started; shared pages count in each."""
     parents: dict[int, int] = {}
     resident: dict[int, int] = {}

@@ -21,7 +21,7 @@ from hopperforge.model.request import Cluster
 from hopperforge.model.toolkit import HostCompiler, Toolkit
 from hopperforge.model.upstream import PatchedSource
 from hopperforge.report import Progress
-from hopperforge.run.engine import ON_HOST, Engine
+from hopperforge.run.engine import HOST, ON_HOST, Engine
 from hopperforge.run.files import Lock
 from hopperforge.run.workspace import Workspace
 from hopperforge.stages.remote_units import Kit
@@ -32,6 +32,9 @@ from hopperforge.store.shared import SharedObjects, held
 from hopperforge.store.trimming import PACKS
 
 _INSTALL_DASK: Final = "pip install 'hopperforge[dask]'"
+
+# Beside its largest process a compile holds nvcc, a shell and pages of files it writes: a container's limit counts all.
+_LEAST_ROOM: Final = 2 * 2**30
 
 
 def unit_keys(
@@ -116,7 +119,9 @@ def compile_pack(
     outcome = bench.compile_all(missing, cached=len(units) - len(missing))
     if outcome.failures:
         raise _with_what_was_kept(outcome, total=len(units), cached=len(units) - len(missing))
-    entries = [_at_hand(unit.path, store.find(keys[unit.path])) for unit in units]
+    entries = [
+        replace(_at_hand(unit.path, store.find(keys[unit.path])), path=unit.path, merged=unit.merged) for unit in units
+    ]
     compiled = sum(outcome.finished.values())
     return store_pack(packs, entries, lambda entry: _at_hand(entry.path, store.read(entry.key)), compiled=compiled)
 
@@ -143,26 +148,37 @@ def _with_what_was_kept(outcome: Outcome[bool], *, total: int, cached: int) -> H
     return type(first)(first.sentence, detail=detail, hint=first.hint)
 
 
-def _task(unit: Unit, costs: CostTable, toolkit: Toolkit, sizing: Sizing) -> Task:
-    """The unit as the executor sees it; a learned peak is of one process, and nvcc's threads run one a target."""
+def _task(unit: Unit, costs: CostTable, toolkit: Toolkit, sizing: Sizing, engine: Engine = ON_HOST) -> Task:
+    """The unit as the executor sees it; a learned peak is of one process, and nvcc's threads run one a target.
+
+    In a container it may take half as much again, and 2 GiB more at least: a unit that runs wild is killed by itself,
+    before it takes the others with it. On the host nothing can hold it to that.
+    """
     cost = costs.expect(unit, toolkit.version)
-    side_by_side = max(1, min(sizing.nvcc_threads, unit.gencodes))
-    return Task(name=unit.name, cost=replace(cost, peak_rss=cost.peak_rss * side_by_side))
+    peak = cost.peak_rss * max(1, min(sizing.nvcc_threads, unit.gencodes))
+    room = peak + max(peak // 2, _LEAST_ROOM)
+    held = engine.name != HOST and room < sizing.memory
+    return Task(name=unit.name, cost=replace(cost, peak_rss=peak), room=room if held else None)
 
 
 def wrapper_text(unit: Unit) -> str:
-    """The text of the `unit.cu` that is compiled in place of the unit, and includes it.
+    """The text of the `unit.cu` that is compiled in place of the unit's sources, and includes each.
+
+    The order of includes is the unit's, and so part of its key; the constant, the path cudafe++ is told (see `_words`)
+    and gcc's seed come from its name, which no other unit of the pack has. So a merged unit is as reproducible as one
+    of a single source, and their internal symbols differ.
 
     cudafe++ names a translation unit's internal symbols after an external entity of it that is no template, and takes
     its process id where there is none, as in the template-only units of FA3. The constant gives it one, so the object
     is the same whatever the process; for the folder see `_words`.
     """
     marker = "hopperforge_unit_" + re.sub(r"\W", "_", unit.name)
-    return (
-        "// made by hopperforge\n"
-        f'extern "C" __attribute__((visibility("hidden"))) const int {marker} = 1;\n'
-        f'#include "{unit.path}"\n'
+    lines = (
+        "// made by hopperforge",
+        f'extern "C" __attribute__((visibility("hidden"))) const int {marker} = 1;',
+        *(f'#include "{source}"' for source in unit.sources),
     )
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _words(unit: Unit) -> tuple[str, ...]:
@@ -201,7 +217,7 @@ class _Bench:
         def on_progress(progress: Progress) -> None:
             reporter.progress(replace(progress, done=progress.done + cached, total=progress.total + cached))
 
-        tasks = [_task(unit, costs, self.toolkit, self.sizing) for unit in units]
+        tasks = [_task(unit, costs, self.toolkit, self.sizing, self.engine) for unit in units]
         with self._place(tasks) as (executor, compile_unit):
             return executor.run(
                 tasks, lambda task, stop: self._make(by_name[task.name], task, stop, compile_unit), on_progress
@@ -231,6 +247,8 @@ class _Bench:
             words=_words(unit),
             epoch=self.source.pin.epoch,
             expected_rss=task.cost.peak_rss,
+            room=task.room,
+            merged=bool(unit.merged),
         )
 
     @contextlib.contextmanager

@@ -92,6 +92,7 @@ def _pack_facts(pack: KernelPack) -> PackFacts:
     units = (
         UnitFacts(
             path=unit.path,
+            sources=unit.sources,
             key=unit.key,
             sha256=unit.sha256,
             size=unit.size,

@@ -31,6 +31,7 @@ _LOCK_POLL_SECONDS: Final = 0.2
 # What nvcc 13.0 and gcc 12 print when a child of theirs gets SIGKILL; their own status is then not always 137.
 _CHILD_KILLED: Final = re.compile(r"died due to signal 9\b|Killed signal terminated program|^Killed$")
 _DISK_FULL: Final = "No space left on device"
+_ONE_BY_ONE: Final = ", or with merge=off, which compiles each source by itself"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +39,8 @@ class UnitJob:
     """All that is said of one compile.
 
     `text` is what `SOURCE` holds and `words` what nvcc is told after where the host compiler is; `expected_rss` is
-    what was set aside for it, in bytes; `epoch` the SOURCE_DATE_EPOCH.
+    what was set aside for it, in bytes; `epoch` the SOURCE_DATE_EPOCH; `room` what a container may take at most, None
+    for all there is; `merged` whether it has several sources.
     """
 
     name: str
@@ -48,6 +50,8 @@ class UnitJob:
     words: tuple[str, ...]
     epoch: int
     expected_rss: int
+    room: int | None = None
+    merged: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +104,7 @@ class Bench:
                 cwd=inside,
                 env=self._environment(job, inside),
                 mounts=(source, out),
-                memory=self.memory,
+                memory=job.room or self.memory,
             )
             # nvcc holds the lock too: if we are killed, the next run waits for it to end
             completed = self.engine.run(
@@ -140,7 +144,7 @@ class Bench:
                 CompileError(
                     f"{job.name} was killed while compiling (status {completed.status}), most likely out of memory",
                     detail=[budget, *detail],
-                    hint=self.remedy,
+                    hint=self.remedy + (_ONE_BY_ONE if job.merged else ""),
                 )
             )
         if any(_DISK_FULL in line for line in completed.tail):

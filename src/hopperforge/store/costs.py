@@ -63,7 +63,10 @@ class CostTable:
         | learned for this unit, toolkit and these switches | that                                 |
         | learned for this unit otherwise                   | the largest seconds and bytes of all |
         | shipped for this unit                             | the largest seconds and bytes of all |
+        | nothing of a unit merged of several sources       | `_together` of what each is expected |
         | nothing                                           | `estimate(unit)`                     |
+
+        A merged unit has a path of its own, made from its sources, so its costs and theirs never mix.
         """
         learned = [entry for entry in self.learned if entry.unit == unit.path]
         for entry in learned:
@@ -72,6 +75,9 @@ class CostTable:
         for entries in (learned, [entry for entry in self.shipped if entry.unit == unit.path]):
             if entries:
                 return _largest(entries)
+        if unit.merged:
+            apart = [self.expect(Unit(path=path, arguments=unit.arguments), toolkit) for path in unit.merged]
+            return _together(unit, apart)
         return estimate(unit)
 
 
@@ -134,19 +140,37 @@ def _path(store: Path) -> Path:
     return store / "costs.json"
 
 
-# Seconds and GiB of one attention unit over its head dimension: a line through 80 s, 5.1 GiB at 64 and 90 s, 5.3 GiB at
-# 128 (nvcc 13.0, 2 cores), raised in memory to reach the 6.5 GiB that was the most of any forward sm90 unit of the
-# fa3-fwd profile (16 cores; the longest took 106 s). Units with split, softcap, packgqa or fp8 stayed inside these.
-_BASE_SECONDS: Final = 70.0
-_SECONDS_PER_DIM: Final = 0.15
-_BASE_GIB: Final = 4.7
-_GIB_PER_DIM: Final = 0.007
+# Seconds of one attention unit over its head dimension, the largest it names: 76 s at 64, 90 at 128, 87 at 256 and 117
+# at 512 (nvcc 13.0, 16 compiles at once on 16 cores); split, softcap and packgqa change little, fp8 takes less. Memory
+# does not follow the dimension: up to 6.66 GB, 5.94 with fp8, each a little raised here.
+_BASE_SECONDS: Final = 75.0
+_SECONDS_PER_DIM: Final = 0.08
+_BASE_GIB: Final = 6.3
+_FP8: Final = "_e4m3"
+_FP8_SECONDS: Final = 0.95
+_FP8_GIB: Final = 5.7
 
-# Several instantiations in one unit: 1, 2, 4 and 8 took 90, 125, 155 and 263 s, and 5.3, 8.0, 8.8 and 14.2 GiB.
+# An sm80 unit holds both softcaps: 152 s at 128, with split 121, and 7.0 GB.
+_BOTH_SOFTCAPS: Final = "_softcapall"
+_SECONDS_BOTH_SOFTCAPS: Final = 62.0
+_SECONDS_BOTH_SOFTCAPS_SPLIT: Final = 32.0
+_GIB_BOTH_SOFTCAPS: Final = 0.3
+
+# Upstream's own units of several head dimensions: 1, 2, 4 and 8 took 90, 125, 155 and 263 s, and 5.3, 8.0, 8.8 and 14.2
+# GiB.
 _SECONDS_PER_EXTRA: Final = 25.0
 _GIB_PER_EXTRA: Final = 1.3
 _MANY_DIMS: Final = {"hdimall": (256, 5), "hdimdiff": (256, 3)}
-_BOTH_SOFTCAPS: Final = "softcapall"
+
+# Sources of one head dimension merged: each further one adds a share of what it takes by itself, 0.33 to 0.36 measured
+# for 2, 4 and 6, and 0.55 for sm80 and the head dimension of 512 (benchmarks/merge_groups.py). The first adds up to
+# 0.55 GB, further ones 0.25, where they share less 0.8 to 1.2.
+_SHARE_PER_SOURCE: Final = 0.36
+_GIB_MERGED: Final = 0.25
+_GIB_PER_SOURCE: Final = 0.3
+_SHARES_LITTLE: Final = re.compile(r"_hdim\d+_512_|_softcapall_")
+_SHARE_LITTLE: Final = 0.57
+_GIB_LITTLE: Final = 0.95
 
 # cicc and ptxas run once for every -gencode, and took 62 of the 88 s of the hdim128 unit.
 _SHARE_PER_TARGET: Final = 0.7
@@ -163,6 +187,18 @@ _BACKWARD_FACTOR: Final = 1.4
 _HEAD_DIM: Final = re.compile(r"hdim(\d+)(?:_(\d+))?_")
 
 
+def _together(unit: Unit, apart: Sequence[Cost]) -> Cost:
+    """Guess the cost of a merged unit from what each of its sources costs by itself."""
+    little = _SHARES_LITTLE.search(unit.name) is not None
+    share, gibibytes = (_SHARE_LITTLE, _GIB_LITTLE) if little else (_SHARE_PER_SOURCE, _GIB_PER_SOURCE)
+    longest = max(cost.seconds for cost in apart)
+    others = sum(cost.seconds for cost in apart) - longest
+    return Cost(
+        seconds=longest + share * others,
+        peak_rss=max(cost.peak_rss for cost in apart) + round((_GIB_MERGED + gibibytes * (len(apart) - 1)) * _GIB),
+    )
+
+
 def estimate(unit: Unit) -> Cost:
     """Guess a cost from a unit's name; every number is explained where it is defined above.
 
@@ -176,11 +212,14 @@ def estimate(unit: Unit) -> Cost:
 
 def _attention_unit(name: str) -> Cost:
     dim, instantiations = _head_dim(name)
-    if _BOTH_SOFTCAPS in name:
-        instantiations *= 2
+    fp8, both = _FP8 in name, _BOTH_SOFTCAPS in name
+    seconds = (_BASE_SECONDS + _SECONDS_PER_DIM * dim) * (_FP8_SECONDS if fp8 else 1)
+    seconds += _SECONDS_PER_EXTRA * (instantiations - 1)
+    gibibytes = (_FP8_GIB if fp8 else _BASE_GIB) + _GIB_PER_EXTRA * (instantiations - 1)
+    if both:
+        seconds += _SECONDS_BOTH_SOFTCAPS_SPLIT if "_split_" in name else _SECONDS_BOTH_SOFTCAPS
+        gibibytes += _GIB_BOTH_SOFTCAPS
     factor = _BACKWARD_FACTOR if "_bwd_" in name else 1.0
-    seconds = _BASE_SECONDS + _SECONDS_PER_DIM * dim + _SECONDS_PER_EXTRA * (instantiations - 1)
-    gibibytes = _BASE_GIB + _GIB_PER_DIM * dim + _GIB_PER_EXTRA * (instantiations - 1)
     return Cost(seconds=factor * seconds, peak_rss=round(factor * gibibytes * _GIB))
 
 

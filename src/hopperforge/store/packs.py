@@ -32,6 +32,7 @@ class _ManifestUnit(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
     path: str
+    sources: list[str]
     key: str
     sha256: str
     size: int
@@ -84,7 +85,14 @@ def write_pack(units: Sequence[PackedUnit], read: Callable[[PackedUnit], bytes],
 
 def _manifest(units: Sequence[PackedUnit]) -> bytes:
     entries: list[JsonValue] = [
-        {"path": unit.path, "key": unit.key, "sha256": unit.sha256, "size": unit.size} for unit in units
+        {
+            "path": unit.path,
+            "sources": unit.sources,
+            "key": unit.key,
+            "sha256": unit.sha256,
+            "size": unit.size,
+        }
+        for unit in units
     ]
     return canonical_json({"format": PACK_FORMAT, "units": entries})
 

@@ -10,7 +10,7 @@ from hopperforge.errors import InputError
 from hopperforge.model.image import DebianBase, ImageFacts, RegistryBase
 from hopperforge.model.matrix import Exclusion, TorchFact
 from hopperforge.model.profile import Budget, Profile
-from hopperforge.model.recipe import Cudart, PackageNames, Promise
+from hopperforge.model.recipe import Cudart, MergeRule, PackageNames, Promise
 from hopperforge.model.toolkit import PinnedFile, ToolkitFact, ToolkitOrigin
 from hopperforge.model.upstream import GitOrigin, SdistOrigin, UpstreamPin
 from hopperforge.model.versions import CudaVersion, PythonVersion, ToolkitVersion, TorchVersion
@@ -192,3 +192,18 @@ def test_the_bases(root: Path) -> None:
 def test_without_bases_there_are_no_images(root: Path) -> None:
     (root / "image" / "bases.yaml").unlink()
     assert load_project(root).images is None
+
+
+def test_merge_rules_keep_their_order_and_a_recipe_without_has_none(root: Path) -> None:
+    assert load_project(root).recipes["small"].merge == ()
+    rules = (
+        "merge:\n"
+        "  wide: {units: 'flash_*_512_*', vary: [split], largest: 1}\n"
+        "  all: {units: 'flash_*', vary: [split, softcap], largest: 6}\n"
+        "profiles:\n"
+    )
+    edit(root / "recipes/small/recipe.yaml", "profiles:\n", rules)
+    assert load_project(root).recipes["small"].merge == (
+        MergeRule(name="wide", units="flash_*_512_*", vary=("split",), largest=1),
+        MergeRule(name="all", units="flash_*", vary=("split", "softcap"), largest=6),
+    )

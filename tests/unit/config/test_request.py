@@ -8,7 +8,7 @@ import pytest
 from hopperforge.config.project import Project, load_project
 from hopperforge.config.request import WORDS, parse_keyed, parse_memory, parse_words
 from hopperforge.errors import InputError
-from hopperforge.model.request import Cluster, Kernels, Request, ToolkitChoice
+from hopperforge.model.request import Cluster, Kernels, Merge, Request, ToolkitChoice
 from hopperforge.model.versions import PythonVersion, ToolkitVersion, TorchVersion
 
 GOOD = Path(__file__).parents[2] / "data" / "config" / "good"
@@ -40,7 +40,7 @@ def test_no_word_is_given(project: Project) -> None:
 def test_every_word_is_read(project: Project) -> None:
     words = (
         "recipe=small profile=whole-set,tiny cuda=13.0 torch=2.10,2.9 python=3.10 engine=podman "
-        "base=pulled executor=local jobs=3 memory=12GB kernels=inline toolkit=registry"
+        "base=pulled executor=local jobs=3 memory=12GB kernels=inline merge=off toolkit=registry"
     )
     assert {word.partition("=")[0] for word in words.split()} == set(WORDS) - {"scheduler"}
     assert parse_words(words.split(), project) == Request(
@@ -55,6 +55,7 @@ def test_every_word_is_read(project: Project) -> None:
         jobs=3,
         memory=12_000_000_000,
         kernels=Kernels.INLINE,
+        merge=Merge.OFF,
         toolkit=ToolkitChoice.REGISTRY,
     )
 
