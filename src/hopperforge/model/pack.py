@@ -11,10 +11,15 @@ PACK_FORMAT = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Unit:
-    """One `.cu` file of a profile: its path in the source tree and nvcc's arguments (no input, no output)."""
+    """One `.cu` file of a profile: its path in the source tree and nvcc's arguments (no input, no output).
+
+    `sees` is a hash over every file of the source that its compile can read; empty if that is not known, and then all
+    of the source counts.
+    """
 
     path: str
     arguments: tuple[str, ...]
+    sees: str = ""
 
     @property
     def name(self) -> str:
@@ -28,13 +33,16 @@ class Unit:
 
 
 def unit_key(unit: Unit, *, kernel_tree: str, toolkit_key: str, compiler_key: str, image: str) -> str:
-    """The key of a unit's object: everything that changes its bytes and nothing else."""
+    """The key of a unit's object: everything that changes its bytes and nothing else.
+
+    `kernel_tree` stands for the source where the unit does not say what it sees of it.
+    """
     return content_key(
         "unit",
         {
             "path": unit.path,
             "arguments": unit.arguments,
-            "kernel_tree": kernel_tree,
+            "source": unit.sees or kernel_tree,
             "toolkit": toolkit_key,
             "host_compiler": compiler_key,
             "image": image,
