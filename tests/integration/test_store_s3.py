@@ -188,6 +188,7 @@ def test_a_server_that_is_down_is_said_once_and_soon_and_the_work_goes_on(
 def test_a_bucket_that_does_not_exist_is_said(environ: dict[str, str], tmp_path: Path, place: str, says: str) -> None:
     workspace, reporter = machine(tmp_path, environ, place)
     assert SharedObjects(workspace).find(KEY) is None
+    assert len(reporter.warnings) == 1  # the server's answer to reading alone is that of a missing object
     assert SharedObjects(workspace).put(KEY, DATA, path=PATH, cost=COST).size == len(DATA)
     (warning,) = reporter.warnings
     assert place in warning

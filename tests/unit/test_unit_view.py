@@ -76,6 +76,7 @@ USES: Mapping[str, tuple[str, set[str]]] = {
     "by a macro that nobody uses": ('#define MINE SPLIT_SWITCH\n#include "static_switch.h"\n', set()),
     "by a condition of text": ("#if defined(FLASHATTENTION_DISABLE_SPLIT) && X\nint x;\n#endif", {"SPLIT"}),
     "by the condition before else": ("#if X\n#elif FLASHATTENTION_DISABLE_SPLIT\n#else\nint x;\n#endif", {"SPLIT"}),
+    "by the condition before elif": ("#if FLASHATTENTION_DISABLE_SPLIT\n#elif X\nint x;\n#endif", {"SPLIT"}),
     "by a condition of nothing": ("#ifdef FLASHATTENTION_DISABLE_SPLIT\n#endif", set()),
     "by a condition of an include": ('#ifdef FLASHATTENTION_DISABLE_SPLIT\n#include "other.h"\n#endif', {"SPLIT"}),
     "by a condition of an undef": ("#ifdef FLASHATTENTION_DISABLE_SPLIT\n#undef X\n#endif\nint x = X;", {"SPLIT"}),
