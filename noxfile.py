@@ -75,7 +75,7 @@ def doctor(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def verify(session: nox.Session) -> None:
-    """Import a wheel against a real torch and join the result to its record: wheel=FILE torch=2.11."""
+    """Import a wheel against a real torch and join the result to its record: wheel=FILE torch=2.11 [base=trixie]."""
     verb(session, "verify")
 
 

@@ -1,10 +1,10 @@
-"""Forward speed of our fa3-fwd wheel against the published one and torch's own attention, on one GPU.
+"""Forward speed of our fa3-fwd wheels against the published one and torch's own attention, on one GPU.
 
-    python benchmarks/fa3_fwd_vs_peer.py --wheel OURS.whl --peer fa3_fwd-0.0.3-....whl
+    python benchmarks/fa3_fwd_vs_peer.py --wheel 13.0=OURS.whl --wheel 12.4=OURS.whl --peer fa3_fwd-0.0.3-....whl
 
-Prints one table (median TFLOP/s, and our share of the peer's) and exits with 1 if a share is below 0.98.
+Prints two tables (median TFLOP/s; each wheel's share of the peer's) and exits with 1 if a share is below 0.98.
 
-Both wheels hold modules of the same names, so each runs in a process of its own. The processes take turns shape by
+All wheels hold modules of the same names, so each runs in a process of its own. The processes take turns shape by
 shape, and the order turns round every round, so that a drift of the clocks meets all of them alike; the share is the
 median of the rounds' shares. Needs torch alone.
 """
@@ -107,16 +107,33 @@ def compare(workers: Sequence[Worker]) -> dict[Shape, list[dict[str, float]]]:
     return rounds
 
 
-def table(rounds: dict[Shape, list[dict[str, float]]], names: Sequence[str]) -> tuple[list[str], list[float]]:
-    """The table's lines, and our share of the peer's speed for each shape."""
-    lines = [f"{'shape':<16}" + "".join(f"{name:>14}" for name in names) + f"{'ours/peer':>12}"]
-    shares = []
-    for shape, results in rounds.items():
-        medians = [statistics.median(result[name] for result in results) for name in names]
-        share = statistics.median(result["ours"] / result["peer"] for result in results)
-        lines.append(f"{shape!s:<16}" + "".join(f"{median:>14.1f}" for median in medians) + f"{share:>12.3f}")
-        shares.append(share)
-    return lines, shares
+def speeds(rounds: dict[Shape, list[dict[str, float]]]) -> dict[Shape, dict[str, float]]:
+    """Median TFLOP/s by shape and worker."""
+    return {
+        shape: {name: statistics.median(result[name] for result in results) for name in results[0]}
+        for shape, results in rounds.items()
+    }
+
+
+def shares(rounds: dict[Shape, list[dict[str, float]]], ours: Sequence[str]) -> dict[Shape, dict[str, float]]:
+    """Each of our wheels' share of the peer's speed, the median of the rounds' shares, by shape and wheel."""
+    return {
+        shape: {name: statistics.median(result[name] / result["peer"] for result in results) for name in ours}
+        for shape, results in rounds.items()
+    }
+
+
+def table(numbers: dict[Shape, dict[str, float]], title: str, digits: int) -> list[str]:
+    """The lines of a table with one row a shape."""
+    names = list(next(iter(numbers.values())))
+    width = max(map(len, names)) + 2
+    return [
+        f"{title:<18}" + "".join(f"{name:>{width}}" for name in names),
+        *(
+            f"{shape!s:<18}" + "".join(f"{row[name]:>{width}.{digits}f}" for name in names)
+            for shape, row in numbers.items()
+        ),
+    ]
 
 
 # --- inside a worker
@@ -196,10 +213,14 @@ def serve(kind: str, folder: str) -> None:
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description="Compare forward speed with the published fa3-fwd.")
-    parser.add_argument("--wheel", type=Path, required=True, help="our wheel")
+    parser.add_argument("--wheel", action="append", required=True, metavar="[NAME=]FILE", help="a wheel of ours")
     parser.add_argument("--peer", type=Path, required=True, help="the published wheel")
     options = parser.parse_args(arguments)
-    for wheel in (options.wheel, options.peer):
+    named = [text.rpartition("=") for text in options.wheel]
+    options.ours = {name or "ours": Path(file) for name, _, file in named}
+    if len(options.ours) < len(named) or {"peer", "sdpa"} & set(options.ours):
+        parser.error("every wheel needs a name of its own, and neither peer nor sdpa: --wheel NAME=FILE")
+    for wheel in (*options.ours.values(), options.peer):
         if not wheel.is_file():
             parser.error(f"{wheel} is not a file")
     return options
@@ -213,19 +234,20 @@ def main(arguments: Sequence[str]) -> int:
     options = parse(arguments)
     with ExitStack() as stack:
         workers = [
-            stack.enter_context(start("ours", "wheel", options.wheel)),
+            *(stack.enter_context(start(name, "wheel", wheel)) for name, wheel in options.ours.items()),
             stack.enter_context(start("peer", "wheel", options.peer)),
             stack.enter_context(start("sdpa", "sdpa", None)),
         ]
         facts = [worker.ask() for worker in workers][-1]
-        lines, shares = table(compare(workers), [worker.name for worker in workers])
+        rounds = compare(workers)
     print(
         f"forward, bfloat16, {HEADS} heads, head dim {HEAD_DIM}, median TFLOP/s of {ROUNDS} rounds of {SAMPLES} samples"
     )
     print(f"{facts['gpu']}, torch {facts['torch']}; sdpa is {facts['name']}")
-    print(f"ours {options.wheel.name}; peer {options.peer.name}\n")
-    print("\n".join(lines))
-    slow = [str(shape) for shape, share in zip(SHAPES, shares, strict=True) if share < GOAL]
+    print(f"peer {options.peer.name}\n")
+    of_the_peer = shares(rounds, list(options.ours))
+    print("\n".join([*table(speeds(rounds), "TFLOP/s", 1), "", *table(of_the_peer, "share of the peer", 3)]))
+    slow = [f"{name} {shape}" for shape, row in of_the_peer.items() for name, share in row.items() if share < GOAL]
     if slow:
         print(f"\nbelow {GOAL} of the peer: {', '.join(slow)}")
     return 1 if slow else 0

@@ -309,7 +309,7 @@ class Job:
             "repair",
             lambda: repair(
                 raw,
-                needed=inputs.build.recipe.needed,
+                needed=inputs.build.needed,
                 epoch=inputs.source.pin.epoch,
                 workspace=self.workspace,
                 work=make_folder(folder / "repaired"),

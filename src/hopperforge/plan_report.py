@@ -173,7 +173,7 @@ def _pair_lines(build: Build) -> list[str]:
 
 def _pack_text(status: PackStatus) -> str:
     if status.units is None:
-        return "number of units known after source and toolkit are fetched"
+        return "number of units known once source, toolkit and image are here"
     return f"{status.units} units: {status.cached} cached, {status.to_compile} to compile"
 
 

@@ -47,22 +47,29 @@ class Situation:
     store: StorePlace | None = None
 
 
+def why_host(request: Request) -> str | None:
+    """Say why a request can be built on the host alone; None if containers will do."""
+    if request.kernels is Kernels.INLINE:
+        return "kernels=inline compiles on the host alone"
+    if request.toolkit is ToolkitChoice.SYSTEM:
+        return "toolkit=system is installed on this machine, where containers cannot see it"
+    return None
+
+
 def for_engine(request: Request, engine: str) -> Request:
     """Settle what an engine decides about a request.
 
     A toolkit installed on this machine may be spread over it and cannot be handed to a container: there, the choice
-    `auto` leaves it out, and `system` is an InputError.
+    `auto` leaves it out. InputError for a base where there is no container to stand on it.
     """
     if engine == ON_HOST.value:
+        if request.base is not None:
+            message = f"base={request.base} is for containers, and this would be built on the host"
+            raise InputError(message, hint="nox -s doctor -- engine   # then engine=docker or engine=podman")
         return request
-    match request.toolkit:
-        case ToolkitChoice.SYSTEM:
-            message = f"toolkit=system is installed on this machine, and engine={engine} cannot see it"
-            raise InputError(message, hint="leave toolkit= out, or take engine=host")
-        case ToolkitChoice.AUTO:
-            return replace(request, toolkit=ToolkitChoice.REGISTRY)
-        case ToolkitChoice.REGISTRY | ToolkitChoice.REDIST:
-            return request
+    if request.toolkit is ToolkitChoice.AUTO:
+        return replace(request, toolkit=ToolkitChoice.FETCHED)
+    return request
 
 
 def make_plan(project: Project, request: Request, situation: Situation) -> Plan:
@@ -92,7 +99,7 @@ def select(
 
     Of toolkits whose packages would have the same name only one is accepted: see `one_per_name`.
     """
-    judged = one_per_name(judge_each(project, request, situation))
+    judged = one_per_name(judge_each(project, request, situation), project.matrix.default_toolkit)
     accepted = tuple(verdict for verdict in judged if isinstance(verdict, Accepted))
     rejected = tuple(verdict for verdict in judged if isinstance(verdict, Rejected))
     return accepted, rejected
@@ -116,6 +123,8 @@ def usable_toolkits(matrix: Matrix, choice: ToolkitChoice, situation: Situation)
     match choice:
         case ToolkitChoice.AUTO:
             return known
+        case ToolkitChoice.FETCHED:
+            return {version: where for version, where in known.items() if version not in installed}
         case ToolkitChoice.SYSTEM:
             return {version: known[version] for version in installed}
         case ToolkitChoice.REGISTRY | ToolkitChoice.REDIST:
@@ -155,8 +164,10 @@ def _candidates(matrix: Matrix, recipe: Recipe, request: Request, situation: Sit
 
 
 def _default_cuda(matrix: Matrix, request: Request, situation: Situation) -> ToolkitVersion:
-    """Choose the newest toolkit present, else the newest that can be fetched, else the newest there is."""
+    """Choose the matrix's default, else the newest toolkit present, that can be fetched, or there is."""
     at_hand = usable_toolkits(matrix, request.toolkit, situation)
+    if matrix.default_toolkit is not None and matrix.default_toolkit in at_hand:
+        return matrix.default_toolkit
     present = [version for version, where in at_hand.items() if where not in FETCHED]
     return max(present or at_hand or matrix.toolkits)
 
@@ -214,6 +225,8 @@ def _spread(values: Mapping[str, str], word: str) -> str:
 
 def _why_cuda(matrix: Matrix, cuda: ToolkitVersion, request: Request, situation: Situation) -> str:
     where = usable_toolkits(matrix, request.toolkit, situation).get(cuda)
+    if where is not None and cuda == matrix.default_toolkit:
+        return f"the default toolkit of matrix.yaml, {where}"
     match where:
         case None:
             return "the newest in matrix.yaml, as no toolkit is at hand"

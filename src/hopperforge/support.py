@@ -20,7 +20,7 @@ from hopperforge.model.request import Request
 from hopperforge.model.versions import PythonVersion, ToolkitVersion, TorchVersion
 from hopperforge.model.wheel import ImportProof
 from hopperforge.pairing import pair, reason_of_facts
-from hopperforge.planning import Situation, collapse, find_recipe, judge_each
+from hopperforge.planning import FETCHED, Situation, collapse, find_recipe, judge_each
 
 _V = TypeVar("_V", TorchVersion, PythonVersion, ToolkitVersion)
 
@@ -212,6 +212,8 @@ def _state_text(row: Row) -> str:
     match row.state:
         case State.PROVEN:
             return f"{row.state}: {', '.join(row.proofs)}"
+        case State.HERE if row.origin in FETCHED:
+            return f"{row.state} if its toolkit can be fetched: {row.origin}"
         case State.HERE if row.origin is not None:
             return f"{row.state}, toolkit: {row.origin}"
         case _:

@@ -11,18 +11,20 @@ from hopperforge.config.request import ALL, parse_keyed, parse_words
 from hopperforge.console import grid
 from hopperforge.errors import InputError, StorageError, ToolError
 from hopperforge.model.cell import Accepted, Build, Default, Plan
+from hopperforge.model.image import ImageFacts
 from hopperforge.model.keys import JsonValue
-from hopperforge.model.request import Kernels, Request
+from hopperforge.model.request import Request
 from hopperforge.model.versions import PythonVersion
 from hopperforge.pipeline import BuildResult, Job
 from hopperforge.plan_report import plan_document, plan_lines
-from hopperforge.planning import Situation, for_engine, make_plan
+from hopperforge.planning import Situation, for_engine, make_plan, why_host
 from hopperforge.report import WarningsOnly
 from hopperforge.run.engine import HOST, Client
-from hopperforge.run.engines import choose_engine, diagnose, look
+from hopperforge.run.engines import EngineState, choose_engine, diagnose, look
 from hopperforge.run.files import remove_folder, storage_guard, write_atomic
 from hopperforge.run.machine import read_machine
 from hopperforge.run.workspace import OWN_NAMES, Workspace
+from hopperforge.stages.base import what_a_base_lacks
 from hopperforge.stages.builder import Containers, image_builder
 from hopperforge.stages.patch import find_patches, list_units, patch_source
 from hopperforge.stages.source import fetch_source
@@ -70,15 +72,23 @@ class Call:
         )
 
     def engine(self, project: Project, request: Request) -> Default:
-        """Choose the engine; a build by upstream's own ninja file is for comparing on the host."""
-        if request.kernels is Kernels.INLINE:
+        """Choose the engine: the one asked for, the host where only that will do, else by what works here."""
+        host_alone = "the project declares no base images" if project.images is None else why_host(request)
+        if project.images is None or host_alone is not None:
             if request.engine not in (None, HOST):
-                raise InputError("kernels=inline compiles on the host alone", hint="kernels=inline engine=host")
-            return Default(value=HOST, reason="kernels=inline compiles on the host alone")
-        if project.images is None:
-            return Default(value=HOST, reason="the project declares no base images")
-        states = () if request.engine == HOST else look(self.workspace.environ)
-        return choose_engine(request.engine, states, self.glibc)
+                raise InputError(f"engine={request.engine}, but {host_alone}", hint="engine=host")
+            return Default(value=HOST, reason=str(host_alone))
+        if request.engine == HOST:
+            return choose_engine(HOST, (), glibc=self.glibc, lack=None)
+        return choose_engine(request.engine, self.engines(), glibc=self.glibc, lack=self.lack(project.images, request))
+
+    def engines(self) -> tuple[EngineState, ...]:
+        """Look at the container engines of this machine."""
+        return look(self.workspace.environ, self.workspace.work)
+
+    def lack(self, images: ImageFacts, request: Request) -> str | None:
+        """Say what keeps the request's base from being had here."""
+        return what_a_base_lacks(images.bases[request.base or images.default], self.workspace)
 
     def containers(self, project: Project, engine: str, base: str | None) -> Containers | None:
         """Say how containers are used; None on the host."""
@@ -216,7 +226,9 @@ def doctor(call: Call) -> None:
     """Say what is missing on this machine and how to install it; starts nothing."""
     if call.words not in ((), ("engine",)):
         raise InputError(f"doctor looks at the engines, not at {' '.join(call.words)}", hint="nox -s doctor -- engine")
-    call.answer("\n".join(diagnose(look(call.workspace.environ), root=call.root)))
+    images = call.project().images
+    lack = None if images is None else call.lack(images, Request())
+    call.answer("\n".join(diagnose(call.engines(), root=call.root, lack=lack)))
 
 
 def _report(call: Call, made: Plan, results: Sequence[BuildResult]) -> None:

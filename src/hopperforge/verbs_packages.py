@@ -4,16 +4,20 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from hopperforge.config.request import parse_keyed
-from hopperforge.errors import GateError, InputError
-from hopperforge.model.recipe import Recipe
+from hopperforge.config.project import Project
+from hopperforge.config.request import parse_keyed, parse_words
+from hopperforge.errors import GateError, InputError, ToolError
+from hopperforge.model.request import Request
 from hopperforge.model.versions import TorchVersion
+from hopperforge.model.wheel import GateResult
+from hopperforge.run.engine import HOST
 from hopperforge.run.files import sha256_file
-from hopperforge.stages.import_gate import Promise, prove_import
+from hopperforge.stages.import_container import BasePython, open_base, prove_import_in
+from hopperforge.stages.import_gate import prove_import
 from hopperforge.stages.smoke import run_smoke
 from hopperforge.store.wheelhouse import Shelved
 from hopperforge.verbs import Call
@@ -21,25 +25,60 @@ from hopperforge.verbs import Call
 
 def verify(call: Call) -> None:
     """Import a wheel of the wheelhouse beside real torches and join the results to its record."""
-    words = parse_keyed(call.words, frozenset({"wheel", "torch", "interpreter"}))
+    words = parse_keyed(call.words, frozenset({"wheel", "torch", "interpreter", "base", "engine"}))
     package = _package(call, words)
     torches = _torches(words.get("torch"), package)
-    recipe = call.project().recipes[package.record.recipe]
-    interpreter = _interpreter(words.get("interpreter", sys.executable), call.workspace.environ)
-    results = tuple(
-        prove_import(package.path, promise=_promise(recipe), torch=torch, python=interpreter, workspace=call.workspace)
-        for torch in torches
-    )
-    for result in results:
+    prove = _prover(call, words, package)
+    failed = []
+    for torch in torches:
+        result = prove(torch)
         call.answer(f"{result.name}: {'passed' if result.passed else 'FAILED'}: {result.detail}")
-    call.wheelhouse().join_gates(package.record.wheel.sha256, results)
-    failed = [result for result in results if not result.passed]
+        call.wheelhouse().join_gates(package.record.wheel.sha256, [result])
+        failed += [] if result.passed else [result]
     if failed:
         raise GateError(
-            f"{package.path.name} failed {len(failed)} of {len(results)} import gates",
+            f"{package.path.name} failed {len(failed)} of {len(torches)} import gates",
             detail=[f"{result.name}: {result.detail}" for result in failed],
             hint="the record now says so; a wheel with a failed gate is not to be published",
         )
+
+
+def _prover(call: Call, words: Mapping[str, str], package: Shelved) -> Callable[[TorchVersion], GateResult]:
+    """Choose where imports are proven: in a container of the base asked for, else in a Python of this machine."""
+    project = call.project()
+    promise = project.recipes[package.record.recipe].promise
+    wheel, workspace = package.path, call.workspace
+    asked = parse_words([f"{key}={words[key]}" for key in ("engine", "base") if key in words], project)
+    if asked.base is not None:
+        if "interpreter" in words:
+            raise InputError(
+                f"base={asked.base} has its own Python, so interpreter= and base= do not go together",
+                hint=f"base={asked.base}",
+            )
+        place = _base_python(call, project, asked)
+        return lambda torch: prove_import_in(wheel, promise=promise, torch=torch, place=place, workspace=workspace)
+    if asked.engine not in (None, HOST):
+        bases = ", ".join(project.images.bases) if project.images else "none"
+        raise InputError(
+            f"engine={asked.engine} imports in a container of a base, and the word base= is missing",
+            detail=[f"the bases are: {bases}"],
+            hint=f"base=trixie engine={asked.engine}",
+        )
+    python = _interpreter(words.get("interpreter", sys.executable), workspace.environ)
+    return lambda torch: prove_import(wheel, promise=promise, torch=torch, python=python, workspace=workspace)
+
+
+def _base_python(call: Call, project: Project, asked: Request) -> BasePython:
+    if asked.engine == HOST:
+        raise InputError(
+            f"base={asked.base} is for containers, and engine=host runs none",
+            hint="engine=docker, or interpreter=python3 for a Python of this machine",
+        )
+    engine = call.engine(project, asked)
+    containers = call.containers(project, engine.value, asked.base)
+    if containers is None:
+        raise ToolError(f"base={asked.base} needs docker or podman: {engine.reason}", hint="nox -s doctor -- engine")
+    return open_base(containers, call.workspace)
 
 
 def _interpreter(word: str, environ: Mapping[str, str]) -> str:
@@ -50,17 +89,6 @@ def _interpreter(word: str, environ: Mapping[str, str]) -> str:
     if found is None:
         raise InputError(f"interpreter={word}: there is no such program", hint="interpreter=/path/to/python3")
     return found
-
-
-def _promise(recipe: Recipe) -> Promise:
-    names = recipe.package
-    operators = ("fwd", "bwd", "fwd_combine", "get_scheduler_metadata")
-    return Promise(
-        module=names.module,
-        operators=tuple(f"{names.package}::{operator}" for operator in operators),
-        function="flash_attn_func",
-        guard="needs a GPU of compute capability 9.0",
-    )
 
 
 def _torches(text: str | None, package: Shelved) -> list[TorchVersion]:

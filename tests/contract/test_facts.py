@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from hopperforge.config.project import MATRIX, UPSTREAM, Project, load_project
+from hopperforge.model.image import DebianBase
 from hopperforge.model.profile import Profile
 from hopperforge.model.toolkit import PinnedFile, ToolkitOrigin
 from hopperforge.model.upstream import SdistOrigin
@@ -130,11 +131,19 @@ def test_editors_find_the_schema(path: str) -> None:
     assert ((ROOT / path).parent / found[1]).is_file()
 
 
-def test_the_default_base_is_known_by_its_content(project: Project) -> None:
+def test_bases_of_debians_packages_are_known_by_their_content(project: Project) -> None:
     assert project.images is not None
     locked = json.loads((ROOT / "image" / "bases.lock.json").read_text(encoding="utf-8"))
-    assert project.images.default in locked
+    debian = {name: base for name, base in project.images.bases.items() if isinstance(base, DebianBase)}
+    assert {name: not base.moves for name, base in debian.items()} == {name: name in locked for name in debian}
     assert set(locked) <= set(project.images.bases)
+    assert project.images.default in locked
+
+
+def test_bases_that_wheels_are_imported_in_bring_a_python(project: Project) -> None:
+    assert project.images is not None
+    bases = [base for base in project.images.bases.values() if isinstance(base, DebianBase)]
+    assert [base.name for base in bases if "python3-venv" not in base.packages] == []
 
 
 def test_the_dockerfile_decides_and_fetches_nothing_and_tests_itself_last() -> None:

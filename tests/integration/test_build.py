@@ -44,7 +44,7 @@ def test_plan_knows_what_it_cannot_know_yet(home: Path) -> None:
     started = time.monotonic()
     ended = hopperforge("plan", *WORDS[1:], "torch=2.9,2.11,2.13", home=home)
     assert ended.status == 0, ended.err
-    assert "number of units known after" in ended.out
+    assert "number of units known once" in ended.out
     assert "1 build for 3 cells" in ended.out
     assert not (home / "cache" / "sources").exists()
     assert time.monotonic() - started < 3
@@ -159,7 +159,10 @@ def test_a_damaged_wheel_is_not_taken_for_finished(home: Path) -> None:
     assert (after["cached"], after["sha256"]) == (False, before["sha256"])
 
 
-@pytest.mark.parametrize("cell", load_project(PROJECT).matrix.ci, ids=lambda cell: f"{cell.cuda}-torch{cell.torch}")
+ON_THE_HOST = [cell for cell in load_project(PROJECT).matrix.ci if cell.engine == "host"]
+
+
+@pytest.mark.parametrize("cell", ON_THE_HOST, ids=lambda cell: f"{cell.cuda}-torch{cell.torch}")
 def test_what_the_readme_says_ci_proves(home: Path, cell: CiCell) -> None:
     points = (f"cuda={cell.cuda}", f"torch={cell.torch}")
     words = ("profile=hdim128-bf16", "toolkit=registry", f"engine={cell.engine}", *points)

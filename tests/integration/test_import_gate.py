@@ -1,60 +1,28 @@
 """The import gate with real virtual environments and pip, on a small stand-in for the framework."""
 
+import json
+import platform
 import sys
 from pathlib import Path
 
 import pytest
+from tests.integration.stand_in import GUARDED, LOAD, framework_wheel
 from tests.unit import wheel_zoo as zoo
 
 from hopperforge.errors import ToolError
 from hopperforge.model.versions import TorchVersion
 from hopperforge.model.wheel import GateResult
 from hopperforge.run.workspace import Workspace
-from hopperforge.stages.import_gate import Promise, framework_venv, prove_import, read_probe
-from hopperforge.stages.wheel_archive import make_record
+from hopperforge.stages.import_gate import Found, framework_venv, prove_import, read_probe
 
 TORCH = TorchVersion.parse("2.11")
-PROMISE = Promise(
-    module="fa3_fwd_interface", operators=("fa3_fwd::fwd",), function="flash_attn_func", guard="needs a GPU"
-)
-# Stands for torch: a namespace of operators, and what makes a tensor.
-FRAMEWORK = b"""
-class _Namespace:
-    pass
-
-class _Ops:
-    fa3_fwd = _Namespace()
-
-ops = _Ops()
-bfloat16 = "bfloat16"
-
-def zeros(shape, dtype):
-    return (shape, dtype)
-"""
-LOAD = b"""
-import ctypes, pathlib
-ctypes.CDLL(str(pathlib.Path(__file__).parent / "fa3_fwd" / "_C.abi3.so"), mode=2)
-import torch
-torch.ops.fa3_fwd.fwd = print
-"""
-GUARDED = b"""
-def flash_attn_func(q, k, v):
-    raise RuntimeError("fa3-fwd needs a GPU and found none: run on a node with one")
-"""
 
 
 @pytest.fixture(scope="module")
 def framework(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, str]:
     """A workspace in which the stand-in's venv is made once, and the requirement that names it."""
     folder = tmp_path_factory.mktemp("framework")
-    info = "torch-2.11.0.dist-info"
-    members = {
-        "torch/__init__.py": FRAMEWORK,
-        f"{info}/METADATA": zoo.metadata("2.11.0", "torch", ()),
-        f"{info}/WHEEL": zoo.wheel_file("py3-none-any", pure="true"),
-    }
-    members[f"{info}/RECORD"] = make_record(members, f"{info}/RECORD")
-    return zoo.workspace(folder), str(zoo.write(folder, members, name="torch-2.11.0-py3-none-any.whl"))
+    return zoo.workspace(folder), str(framework_wheel(folder))
 
 
 def _prove(
@@ -64,7 +32,7 @@ def _prove(
     changes = {"fa3_fwd_interface.py": interface, zoo.LIBRARY: library or zoo.library()}
     wheel = zoo.write(folder, zoo.files(changes, tag=zoo.TAG), tag=zoo.TAG)
     return prove_import(
-        wheel, promise=PROMISE, torch=TORCH, python=sys.executable, workspace=workspace, requirement=requirement
+        wheel, promise=zoo.PROMISE, torch=TORCH, python=sys.executable, workspace=workspace, requirement=requirement
     )
 
 
@@ -72,7 +40,10 @@ def test_package_that_keeps_its_promise_passes(framework: tuple[Workspace, str],
     result = _prove(framework, tmp_path, LOAD + GUARDED)
     assert result.passed, result.detail
     assert result.name == f"import with torch 2.11 in python {sys.version_info.major}.{sys.version_info.minor}"
-    assert result.detail == "fa3_fwd_interface imports, has fa3_fwd::fwd, and says what is missing without a GPU"
+    assert result.detail == (
+        f"fa3_fwd_interface imports beside torch 2.11.0 in Python {platform.python_version()} on "
+        f"{' '.join(platform.libc_ver())}, has fa3_fwd::fwd, and says what is missing without a GPU"
+    )
 
 
 def test_library_with_an_undefined_symbol_fails(framework: tuple[Workspace, str], tmp_path: Path) -> None:
@@ -125,7 +96,7 @@ def test_wheel_for_another_platform_is_refused_by_pip(framework: tuple[Workspace
     tag = "cp39-abi3-manylinux_2_99_x86_64"
     wheel = zoo.write(tmp_path, zoo.files(tag=tag), tag=tag)
     result = prove_import(
-        wheel, promise=PROMISE, torch=TORCH, python=sys.executable, workspace=workspace, requirement=requirement
+        wheel, promise=zoo.PROMISE, torch=TORCH, python=sys.executable, workspace=workspace, requirement=requirement
     )
     assert not result.passed
     assert "pip refuses the wheel" in result.detail
@@ -158,5 +129,7 @@ def test_interpreter_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 
 
 def test_probe_answer_is_the_last_marked_line() -> None:
-    assert read_probe(["PROBE []", "noise", 'PROBE ["a", "b"]', "more"]) == ["a", "b"]
+    first, last = ({"problems": problems, "beside": "torch 2.11.0"} for problems in ([], ["a", "b"]))
+    lines = [f"PROBE {json.dumps(first)}", "noise", f"PROBE {json.dumps(last)}", "more"]
+    assert read_probe(lines) == Found(problems=("a", "b"), beside="torch 2.11.0")
     assert read_probe(["noise"]) is None

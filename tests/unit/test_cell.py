@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from packaging.version import Version
+from tests.unit.wheel_zoo import PROMISE
 
 from hopperforge.model.cell import AbiClass, Build
 from hopperforge.model.profile import Budget, Profile
@@ -27,6 +28,7 @@ def _build(*, profile: str = "default", abi: AbiClass = AbiClass.STABLE, kernels
         folder=Path(),
         pin="pin",
         package=NAMES,
+        promise=PROMISE,
         cudart=Cudart.STATIC,
         needed=frozenset(),
         default_profile="default",

@@ -1,6 +1,8 @@
 """Engines with a small program in docker's place: what it is told, and that no container is ever left."""
 
+import io
 import os
+import tarfile
 import threading
 import time
 from dataclasses import replace
@@ -9,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from hopperforge.errors import ToolError
+from hopperforge.model.cell import Default
 from hopperforge.report import Recorder
 from hopperforge.run.engine import (
-    SEARCH_PATH,
     Client,
     Command,
     ContainerEngine,
@@ -22,8 +24,9 @@ from hopperforge.run.engine import (
     mount_text,
     split_usage,
 )
+from hopperforge.run.engine_trial import trial_image
 from hopperforge.run.engines import START_DOCKERD, EngineState, choose_engine, diagnose
-from hopperforge.run.process import Cancelled
+from hopperforge.run.process import Cancelled, run
 
 # Runs nothing: a container is a file named like it; what `run` does is said by the file `behave`.
 DOCKER = """#!/bin/sh
@@ -89,10 +92,17 @@ def test_a_command_gets_what_it_was_given_and_nothing_else(folder: Path) -> None
         *("--security-opt=no-new-privileges", "--user=1000:100", "--memory=1024", "--memory-swap=1024"),
         f"--mount=type=bind,source={folder},target=/src,readonly",
         f"--mount=type=bind,source={folder}/out,target=/out",
-        *("--workdir=/out", "--env=LC_ALL=C", f"--env=PATH={SEARCH_PATH}", "sha256:1"),
+        *("--workdir=/out", "--env=LC_ALL=C", "sha256:1"),
         *("/opt/python/cp39-cp39/bin/python", "-I", "/opt/hopperforge/measure.py", "nvcc", "-c"),
     ]
     assert left(folder) == []
+
+
+def test_an_image_that_is_no_builder_measures_with_its_own_python(folder: Path) -> None:
+    behave(folder, USAGE)
+    replace(engine(folder), python="python3").run(command(folder))
+    (line,) = [line for line in (folder / "calls").read_text().splitlines() if line.startswith("run")]
+    assert line.endswith(" sha256:1 python3 -I /opt/hopperforge/measure.py nvcc -c")
 
 
 @pytest.mark.parametrize("status", [1, 2, 137])
@@ -184,8 +194,14 @@ def test_the_host_runs_commands_as_they_are(tmp_path: Path) -> None:
     assert done.tail == (str(tmp_path),)
 
 
-def state(name: str, version: str | None = None, *, installed: bool = True, daemon: bool = True) -> EngineState:
-    return EngineState(name=name, installed=installed, version=version, detail=("Cannot connect",), daemon=daemon)
+def state(name: str, version: str | None = None, *, works: bool | None = None, **more: bool) -> EngineState:
+    found = {"installed": True, "daemon": True, **more}
+    answered = version is not None if works is None else works
+    return EngineState(name=name, version=version, works=answered, detail=("Cannot connect",), **found)
+
+
+def chosen(word: str | None, *states: EngineState, lack: str | None = None) -> Default:
+    return choose_engine(word, states, glibc="2.36", lack=lack)
 
 
 @pytest.mark.parametrize(
@@ -194,41 +210,66 @@ def state(name: str, version: str | None = None, *, installed: bool = True, daem
         ("host", "20.10", "4.3", "host"),
         ("docker", "20.10", "4.3", "docker"),
         ("podman", "20.10", "4.3", "podman"),
-        (None, "20.10", "4.3", "host"),
+        (None, "20.10", "4.3", "docker"),
+        (None, None, "4.3", "podman"),
         (None, None, None, "host"),
     ],
 )
 def test_the_engine_taken(word: str | None, docker: str | None, podman: str | None, taken: str) -> None:
-    assert choose_engine(word, [state("docker", docker), state("podman", podman)], "2.36").value == taken
+    assert chosen(word, state("docker", docker), state("podman", podman)).value == taken
+
+
+def test_an_engine_that_runs_no_container_is_passed_over() -> None:
+    broken = state("docker", "20.10", works=False)
+    assert chosen(None, broken, state("podman", "4.3")).value == "podman"
+    left = chosen(None, broken, state("podman", installed=False))
+    assert left.value == "host"
+    assert "docker 20.10 runs no container, podman is not installed" in left.reason
+    with pytest.raises(ToolError, match=r"engine=docker, but docker 20\.10 runs no container"):
+        chosen("docker", broken, state("podman", "4.3"))
+
+
+def test_where_no_image_can_be_made_the_host_is_taken() -> None:
+    left = chosen(None, state("docker", "20.10"), state("podman"), lack="mmdebstrap is missing")
+    assert left.value == "host"
+    assert "docker works, but mmdebstrap is missing" in left.reason
+    assert chosen("docker", state("docker", "20.10"), lack="mmdebstrap is missing").value == "docker"
 
 
 def test_an_engine_asked_for_must_answer() -> None:
     with pytest.raises(ToolError, match="engine=docker, but no docker daemon answers"):
-        choose_engine("docker", [state("docker"), state("podman", "4.3")], "2.36")
+        chosen("docker", state("docker"), state("podman", "4.3"))
     with pytest.raises(ToolError, match="podman is not installed"):
-        choose_engine("podman", [state("docker", "1"), state("podman", installed=False)], "2.36")
+        chosen("podman", state("docker", "1"), state("podman", installed=False))
 
 
-def test_the_host_by_default_says_what_tag_to_expect() -> None:
-    reason = choose_engine(None, [state("docker"), state("podman")], "2.36").reason
+def test_the_host_says_what_tag_to_expect_and_why_it_was_taken() -> None:
+    reason = chosen(None, state("docker"), state("podman")).reason
     assert "manylinux_2_36" in reason
-    assert "no container engine answers" in reason
-
-
-def test_the_host_by_default_names_an_engine_that_answers() -> None:
-    assert (
-        "engine=podman links on an older one"
-        in choose_engine(None, [state("docker"), state("podman", "4.3")], "2.36").reason
-    )
+    assert "no docker daemon answers, podman does not work" in reason
 
 
 def test_the_doctor_names_the_command_for_each_state() -> None:
-    installed = "\n".join(diagnose([state("docker"), state("podman")], root=True))
+    installed = "\n".join(diagnose([state("docker"), state("podman")], root=True, lack=None))
     assert START_DOCKERD in installed
     assert "containers.conf" in installed
-    assert START_DOCKERD not in "\n".join(diagnose([state("docker")], root=False))
-    bare = diagnose([state("docker", installed=False), state("podman", installed=False)], root=True)
+    assert START_DOCKERD not in "\n".join(diagnose([state("docker")], root=False, lack=None))
+    bare = diagnose([state("docker", installed=False), state("podman", installed=False)], root=True, lack=None)
     assert sum("apt-get install" in line for line in bare) == 2
-    client_only = "\n".join(diagnose([state("docker", daemon=False)], root=True))
+    client_only = "\n".join(diagnose([state("docker", daemon=False)], root=True, lack=None))
     assert "apt-get install -y --no-install-recommends docker.io" in client_only
-    assert diagnose([state("docker", "20.10")], root=True)[0] == "docker: 20.10 answers"
+    assert diagnose([state("docker", "20.10")], root=True, lack=None)[0] == "docker: 20.10 runs containers"
+
+
+def test_the_doctor_names_what_images_lack() -> None:
+    assert "images: mmdebstrap is missing" in diagnose([state("docker", "1")], root=True, lack="mmdebstrap is missing")
+
+
+def test_the_trial_program_succeeds_and_does_nothing_else(tmp_path: Path) -> None:
+    program = tmp_path / "succeed"
+    with tarfile.open(fileobj=io.BytesIO(trial_image())) as tar:
+        (member,) = tar.getmembers()
+        tar.extract(member, tmp_path, filter="data")
+    assert (member.name, member.mode) == (program.name, 0o755)
+    done = run([program], cwd=tmp_path, env={})
+    assert (done.status, done.tail) == (0, ())

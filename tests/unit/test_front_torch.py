@@ -9,6 +9,7 @@ from hopperforge.config.project import load_project
 from hopperforge.model.cell import AbiClass, Build
 from hopperforge.model.request import Kernels
 from hopperforge.model.versions import ToolkitVersion, TorchVersion
+from hopperforge.stages.front_image import import_test, repair_command
 from hopperforge.stages.front_torch import compile_arguments, placeless_link, torch_requirement
 
 PROJECT = load_project(Path(__file__).parents[2])
@@ -57,6 +58,12 @@ def test_the_libraries_named_are_those_of_the_abi_class(made: Build, named: list
     start, end = link.index("-Wl,--no-as-needed"), link.index("-Wl,--as-needed")
     assert [word for word in link[start:end] if word.startswith("-l")] == named
     assert {f"-l:{name}" for name in made.needed} == set(named)
+
+
+@pytest.mark.parametrize("made", [ONE_WHEEL, OWN_WHEEL], ids=["stable", "per torch"])
+def test_in_an_image_the_libraries_of_the_abi_class_may_be_missing(made: Build) -> None:
+    assert import_test(made)[2:] == ("fa3_fwd", *sorted(made.needed))
+    assert {f"--exclude={name}" for name in made.needed} <= set(repair_command(made).split())
 
 
 def test_a_wheel_of_its_own_requires_its_torch_alone() -> None:

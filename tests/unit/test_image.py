@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hopperforge.errors import SourceError, ToolError
-from hopperforge.model.image import RegistryBase, debian_base_id, digest_of, image_id, layers_of, tool_versions
+from hopperforge.model.image import Base, RegistryBase, debian_base_id, digest_of, image_id, layers_of, tool_versions
 from hopperforge.model.toolkit import PinnedFile
 from hopperforge.report import Recorder
 from hopperforge.run.engine import Client
@@ -86,7 +86,7 @@ def test_a_base_whose_content_changed_under_its_name_is_refused(workspace: Works
 
 
 def test_an_unreachable_registry_is_a_tool_error(workspace: Workspace) -> None:
-    with pytest.raises(ToolError, match=r"pull of registry.example/some/image:2026.10.21-1 failed"):
+    with pytest.raises(ToolError, match=r"cannot pull registry.example/some/image:2026.10.21-1, which base pulled is"):
         obtain_base(BASE, client(workspace), workspace)
 
 
@@ -128,13 +128,15 @@ def test_debians_own_mirrors_are_taken_and_no_others() -> None:
     assert debian_sources([], "bullseye") == []
 
 
-FIELDS: dict[str, Any] = {"base": "b", "files": {"Dockerfile.build": "f"}, "toolkit": "t", "tools": (TOOL,)}
+STANDS_ON = Base(name="b", id="b", tag="t", floor="manylinux_2_28_x86_64")
+FIELDS: dict[str, Any] = {"base": STANDS_ON, "files": {"Dockerfile.build": "f"}, "toolkit": "t", "tools": (TOOL,)}
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"base": "c"},
+        {"base": replace(STANDS_ON, id="c")},
+        {"base": replace(STANDS_ON, search="/opt/newer/bin:/usr/bin")},
         {"files": {"Dockerfile.build": "g"}},
         {"files": {"Dockerfile.build": "f", "image/more.sh": "x"}},
         {"toolkit": "u"},

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.unit.wheel_zoo import PROMISE
 
 from hopperforge.model.cell import AbiClass, Accepted, Build, Cell, Default, Plan, Rejected
 from hopperforge.model.machine import Limit, Machine, Sizing
@@ -30,6 +31,7 @@ RECIPE = Recipe(
     folder=Path("recipes/fa3-fwd"),
     pin="v2.8",
     package=PackageNames(distribution="fa3-fwd", package="fa3", module="fa3_interface", version="3.0.0", summary=""),
+    promise=PROMISE,
     cudart=Cudart.STATIC,
     needed=frozenset(),
     default_profile="fa3-fwd",
@@ -172,7 +174,7 @@ def test_nothing_is_said_of_what_is_not_there() -> None:
         "",
         "build fa3-fwd/hdim128-bf16 cu124.hdim128.bf16: fa3-fwd 3.0.0+cu124.hdim128.bf16, linux_x86_64",
     )
-    assert lines[10] == "  pack      number of units known after source and toolkit are fetched"
+    assert lines[10] == "  pack      number of units known once source, toolkit and image are here"
     assert lines[14:] == (
         "  expected  unknown until its units were measured once",
         "",

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from packaging.version import Version
+from tests.unit.wheel_zoo import PROMISE
 
 from hopperforge.config.project import Project
 from hopperforge.errors import InputError, NothingToBuildError
-from hopperforge.model.cell import AbiClass, Cell, Plan
+from hopperforge.model.cell import AbiClass, Cell, Default, Plan
 from hopperforge.model.matrix import Exclusion, Matrix, TorchFact
 from hopperforge.model.profile import Budget, Profile
 from hopperforge.model.recipe import Cudart, PackageNames, Recipe
@@ -21,7 +22,7 @@ from hopperforge.model.request import Kernels, Request, ToolkitChoice
 from hopperforge.model.toolkit import PinnedFile, ToolkitFact, ToolkitOrigin
 from hopperforge.model.versions import CudaVersion, PythonVersion, ToolkitVersion, TorchVersion
 from hopperforge.pairing import pair_runtime
-from hopperforge.planning import Situation, for_engine, make_plan, select
+from hopperforge.planning import Situation, for_engine, make_plan, select, why_host
 
 EXCLUDED = "torch 2.13 of CUDA 13.2 lacks a header the front needs"
 OWN_BUILD = "torch 2.6 is older than 2.9, the first with the stable ABI, and needs its own build"
@@ -89,6 +90,7 @@ def recipe(name: str, cudart: Cudart, needed_per_torch: frozenset[str] | None = 
         folder=Path("recipes") / name,
         pin="v2.8",
         package=PackageNames(distribution=name, package="fa3", module="fa3_interface", version="3.0.0", summary=""),
+        promise=PROMISE,
         cudart=cudart,
         needed=frozenset({"libc10.so"}),
         needed_per_torch=needed_per_torch,
@@ -453,6 +455,14 @@ def test_of_two_toolkits_with_one_label_the_newer_ptxas_stays_and_the_other_says
     assert [(str(build.cuda), build.local_label) for build in alone.builds] == [("12.4", "cu124")]
 
 
+def test_of_two_toolkits_with_one_label_the_default_stays() -> None:
+    (default,) = cuda("12.4")
+    project = replace(PROJECT, matrix=replace(PROJECT.matrix, default_toolkit=default))
+    here = situation(dict.fromkeys(cuda("12.4", "12.4+ptxas12.9"), "cached"))
+    plan = make_plan(project, Request(cuda=cuda("12.4", "12.4+ptxas12.9"), torch=torch("2.9")), here)
+    assert [build.cuda for build in plan.builds] == [default]
+
+
 def test_a_toolkit_with_another_ptxas_serves_the_torches_of_the_plain_one() -> None:
     here = situation(dict.fromkeys(cuda("12.4+ptxas12.9"), "registry"))
 
@@ -702,7 +712,7 @@ def read_command(command: str) -> Request:
     [
         ("host", ToolkitChoice.AUTO, ToolkitChoice.AUTO),
         ("host", ToolkitChoice.SYSTEM, ToolkitChoice.SYSTEM),
-        ("docker", ToolkitChoice.AUTO, ToolkitChoice.REGISTRY),
+        ("docker", ToolkitChoice.AUTO, ToolkitChoice.FETCHED),
         ("podman", ToolkitChoice.REGISTRY, ToolkitChoice.REGISTRY),
     ],
 )
@@ -710,6 +720,21 @@ def test_a_container_gets_a_toolkit_that_was_fetched(engine: str, asked: Toolkit
     assert for_engine(Request(toolkit=asked), engine) == Request(toolkit=taken)
 
 
-def test_a_container_cannot_see_an_installed_toolkit() -> None:
-    with pytest.raises(InputError, match="engine=docker cannot see it"):
-        for_engine(Request(toolkit=ToolkitChoice.SYSTEM), "docker")
+def test_a_base_is_for_containers() -> None:
+    with pytest.raises(InputError, match="base=bullseye is for containers"):
+        for_engine(Request(base="bullseye"), "host")
+    assert for_engine(Request(base="bullseye", toolkit=ToolkitChoice.REDIST), "docker").base == "bullseye"
+
+
+def test_what_only_the_host_can_build() -> None:
+    assert why_host(Request(toolkit=ToolkitChoice.SYSTEM)) is not None
+    assert why_host(Request(kernels=Kernels.INLINE)) is not None
+    assert why_host(Request()) is None
+
+
+def test_the_default_toolkit_is_taken_where_it_is_at_hand() -> None:
+    (default,) = cuda("12.4+ptxas12.9")
+    project = replace(PROJECT, matrix=replace(PROJECT.matrix, default_toolkit=default))
+    plan = make_plan(project, Request(), situation({**REGISTRY_ONLY, **ON_THE_MACHINE, default: "registry"}))
+    assert plan.defaults["cuda"] == Default(value=str(default), reason="the default toolkit of matrix.yaml, registry")
+    assert make_plan(project, Request(), situation()).defaults["cuda"].value == "13.2"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.unit.record_zoo import GATES, record
+from tests.unit.wheel_zoo import PROMISE
 
 from hopperforge.config.project import Project
 from hopperforge.model.matrix import Exclusion, Matrix, TorchFact
@@ -82,6 +83,7 @@ PROJECT = Project(
             folder=Path("recipes/fa3-fwd"),
             pin="v1",
             package=PackageNames(distribution="fa3_fwd", package="fa3_fwd", module="m", version="3.0.0", summary=""),
+            promise=PROMISE,
             cudart=Cudart.STATIC,
             needed=frozenset(),
             needed_per_torch=frozenset({"libc10.so"}),
@@ -271,7 +273,7 @@ def test_the_text_joins_neighbours_and_says_every_reason_once() -> None:
 
 
 def test_the_text_says_where_a_toolkit_would_come_from() -> None:
-    assert text_rows(table())[-1][-1] == "buildable here, toolkit: registry"
+    assert text_rows(table())[-1][-1] == "buildable here if its toolkit can be fetched: registry"
 
 
 def test_the_document_survives_json() -> None:

@@ -36,6 +36,7 @@ def _build() -> Build:
         folder=Path("recipes/fa3-fwd"),
         pin="p",
         package=package,
+        promise=zoo.PROMISE,
         cudart=Cudart.STATIC,
         needed=NEEDED,
         default_profile="fa3-fwd",

@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from hopperforge.model.recipe import Promise
 from hopperforge.report import Recorder
 from hopperforge.run.workspace import Workspace
 from hopperforge.stages.wheel_archive import WheelArchive, make_record, read_wheel
@@ -31,6 +32,9 @@ NEWER = """
 #include <time.h>
 extern "C" void* PyInit__C(timespec* t) { return timespec_get(t, 1) ? t : 0; }
 """
+PROMISE = Promise(
+    module="fa3_fwd_interface", operators=("fa3_fwd::fwd",), function="flash_attn_func", guard="needs a GPU"
+)
 HIDE_ALL = "{ global: PyInit_*; local: *; };\n"
 
 

@@ -169,6 +169,7 @@ def _points(tree: Tree) -> Found:
         "torch": ("torch", [key for key, _ in tree.items("torch")]),
         "python": ("python", [text for text, _ in tree.strings("pythons")]),
     }
+    yield from _refers(tree.get("default_toolkit"), known["cuda"][1], "toolkit", "the toolkits are")
     for exclusion in tree.elements("exclusions"):
         if not any(key in known and place.value is not None for key, place in exclusion.items()):
             yield exclusion, "an exclusion names a cuda, a torch or a python"

@@ -25,7 +25,7 @@ from hopperforge.config.files import (
 from hopperforge.model.image import DebianBase, ImageFacts, RegistryBase
 from hopperforge.model.matrix import CiCell, Exclusion, Matrix, TorchFact
 from hopperforge.model.profile import Budget, Profile
-from hopperforge.model.recipe import Cudart, PackageNames, Recipe
+from hopperforge.model.recipe import Cudart, PackageNames, Promise, Recipe
 from hopperforge.model.toolkit import DebianPackage, PinnedFile, Redist, ToolkitFact, ToolkitOrigin
 from hopperforge.model.upstream import GitOrigin, SdistOrigin, UpstreamPin
 from hopperforge.model.versions import CudaVersion, PythonVersion, ToolkitVersion, TorchVersion
@@ -46,6 +46,7 @@ def to_matrix(shape: MatrixFile) -> Matrix:
         toolkits={version: toolkits[version] for version in sorted(toolkits)},
         torches={version: _torch(version, torches[version]) for version in sorted(torches)},
         pythons=_pythons(shape.pythons),
+        default_toolkit=None if shape.default_toolkit is None else ToolkitVersion.parse(shape.default_toolkit),
         stable_floor=TorchVersion.parse(shape.stable_floor),
         platforms={name: shape.platforms[name].declared_only for name in shape.platforms},
         exclusions=tuple(_exclusion(exclusion) for exclusion in shape.exclusions),
@@ -135,6 +136,12 @@ def to_recipe(shape: RecipeFile, folder: Path) -> Recipe:
             version=shape.package.version,
             summary=shape.package.summary,
         ),
+        promise=Promise(
+            module=shape.package.module,
+            operators=tuple(f"{shape.package.package}::{operator}" for operator in shape.promise.operators),
+            function=shape.promise.function,
+            guard=shape.promise.guard,
+        ),
         cudart=Cudart(shape.cudart),
         needed=frozenset(shape.needed),
         needed_per_torch=None if shape.needed_per_torch is None else frozenset(shape.needed_per_torch),
@@ -186,6 +193,12 @@ def to_images(shape: BasesFile) -> ImageFacts:
 def _base(name: str, shape: DebianBaseShape | RegistryBaseShape) -> DebianBase | RegistryBase:
     match shape:
         case DebianBaseShape():
-            return DebianBase(name=name, suite=shape.suite, packages=tuple(shape.packages), floor=shape.floor)
+            return DebianBase(
+                name=name,
+                suite=shape.suite,
+                packages=tuple(shape.packages),
+                floor=shape.floor,
+                moves=shape.moves,
+            )
         case RegistryBaseShape():
-            return RegistryBase(name=name, image=shape.image, tag=shape.tag, floor=shape.floor)
+            return RegistryBase(name=name, image=shape.image, tag=shape.tag, floor=shape.floor, search=shape.search)

@@ -8,6 +8,8 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from hopperforge.model.image import SYSTEM_PATH
+
 # Every pattern a string may have to match, and how a refusal describes it.
 WORDING: Final[dict[str, str]] = {}
 
@@ -54,6 +56,7 @@ _IMAGE = _worded(r"^[a-z0-9][a-z0-9._:/@-]*$", "is not the name of a container i
 _URL = _worded(r"^https://\S+$", "is not an https address")
 _TAG = _worded(r"^manylinux_2_[0-9]+_(x86_64|aarch64)$", "is not a platform tag, such as manylinux_2_28_x86_64")
 _IMAGE = _worded(r"^[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)+$", "is not a container image, such as quay.io/pypa/name")
+_SEARCH = _worded(r"^/[^:\s]*(:/[^:\s]*)*$", "is not a PATH of whole folder names, such as /usr/bin:/bin")
 _DATED = _worded(r"^[0-9]{4}[.-]?[0-9]{2}[.-]?[0-9]{2}[A-Za-z0-9.-]*$", "is not a dated tag, such as 2026.10.21-1")
 _PACKAGE = _worded(r"^[a-z0-9][a-z0-9+.-]+$", "is not the name of a Debian package")
 _SENTENCE = _worded(r"\S", "is blank")
@@ -176,7 +179,7 @@ class PlatformShape(_Shape):
 class CiShape(_Shape):
     """A cell that the tests build and import."""
 
-    cuda: Version
+    cuda: ToolkitName
     """The toolkit."""
     torch: Version
     """The torch release line."""
@@ -208,6 +211,8 @@ class MatrixFile(_Shape):
     """Torch release lines by version."""
     pythons: Versions
     """Every Python a wheel is offered to."""
+    default_toolkit: ToolkitName | None = None
+    """The toolkit that compiles when the word cuda= is left out; without it the newest at hand."""
     stable_floor: Version
     """The oldest torch whose stable ABI serves; a front bound against it serves every later one."""
     platforms: Annotated[dict[Platform, PlatformShape], Field(min_length=1)]
@@ -255,6 +260,17 @@ class PackageShape(_Shape):
     """One line for the wheel's metadata."""
 
 
+class PromiseShape(_Shape):
+    """What an import of the package must show, GPU or none."""
+
+    operators: Annotated[list[Module], Field(min_length=1, json_schema_extra=_DISTINCT)]
+    """The operators it registers with torch, in the namespace named like the package."""
+    function: Module
+    """A function of the interface module that takes q, k and v."""
+    guard: Sentence
+    """What that function says, among other things, where there is no GPU."""
+
+
 class RecipeFile(_Shape):
     """recipes/<name>/recipe.yaml: what to build."""
 
@@ -264,6 +280,8 @@ class RecipeFile(_Shape):
     """The upstream pin, from flash-attention/upstream.yaml."""
     package: PackageShape
     """The names users meet."""
+    promise: PromiseShape
+    """What an import must show."""
     cudart: Literal["static", "shared"]
     """How the CUDA runtime is linked."""
     needed: Libraries
@@ -329,6 +347,8 @@ class DebianBaseShape(_Shape):
     """debian"""
     suite: Name
     """The release's code name."""
+    moves: bool = False
+    """Whether the release still gets new packages; then what was found first is not held to."""
     packages: Annotated[list[Annotated[str, Field(pattern=_PACKAGE)]], Field(json_schema_extra=_DISTINCT)]
     """What is installed beside the minimal system."""
     floor: Annotated[str, Field(pattern=_TAG)]
@@ -346,6 +366,8 @@ class RegistryBaseShape(_Shape):
     """A dated tag; its digest is enforced once it is in bases.lock.json."""
     floor: Annotated[str, Field(pattern=_TAG)]
     """The newest platform tag that a wheel linked on it may have."""
+    search: Annotated[str, Field(pattern=_SEARCH)] = SYSTEM_PATH
+    """The PATH on which its compiler and tools are."""
 
 
 class BasesFile(_Shape):

@@ -51,29 +51,32 @@ class Rejected:
     reason: str
 
 
-def one_per_name(verdicts: Iterable[Accepted | Rejected]) -> list[Accepted | Rejected]:
+def one_per_name(
+    verdicts: Iterable[Accepted | Rejected], preferred: ToolkitVersion | None = None
+) -> list[Accepted | Rejected]:
     """Reject accepted cells whose package another's would take the place of, for both have the same name.
 
-    Packages are named by their toolkit's label, which 12.4 and 12.4+ptxas12.9 share: of these the one with the newest
-    ptxas stays.
+    Packages are named by their toolkit's label, which 12.4 and 12.4+ptxas12.9 share: of these the `preferred` toolkit
+    stays, else the one with the newest ptxas.
     """
     found = list(verdicts)
-    newest: dict[tuple[str, ...], ToolkitVersion] = {}
+    kept: dict[tuple[str, ...], ToolkitVersion] = {}
     for cell in (verdict.cell for verdict in found if isinstance(verdict, Accepted)):
-        newest[_name(cell)] = max(cell.cuda, newest.get(_name(cell), cell.cuda))
-    return [verdict if isinstance(verdict, Rejected) else _unless_hidden(verdict, newest) for verdict in found]
+        rivals = (cell.cuda, kept.get(_name(cell), cell.cuda))
+        kept[_name(cell)] = max(rivals, key=lambda cuda: (cuda == preferred, cuda))
+    return [verdict if isinstance(verdict, Rejected) else _unless_hidden(verdict, kept) for verdict in found]
 
 
 def _name(cell: Cell) -> tuple[str, ...]:
     return cell.recipe, cell.profile, cell.cuda.label, cell.platform
 
 
-def _unless_hidden(verdict: Accepted, newest: Mapping[tuple[str, ...], ToolkitVersion]) -> Accepted | Rejected:
-    kept = newest[_name(verdict.cell)]
-    if verdict.cell.cuda == kept:
+def _unless_hidden(verdict: Accepted, kept: Mapping[tuple[str, ...], ToolkitVersion]) -> Accepted | Rejected:
+    cuda = kept[_name(verdict.cell)]
+    if verdict.cell.cuda == cuda:
         return verdict
     reason = (
-        f"its package has the same name as that of cuda={kept}; build it by itself, into a wheelhouse of its own "
+        f"its package has the same name as that of cuda={cuda}; build it by itself, into a wheelhouse of its own "
         "(HOPPERFORGE_WHEELHOUSE)"
     )
     return Rejected(cell=verdict.cell, reason=reason)

@@ -8,27 +8,34 @@ from typing import Any, Final
 from hopperforge.model.keys import content_key
 from hopperforge.model.toolkit import PinnedFile
 
+SYSTEM_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
 REGISTRY_DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DebianBase:
-    """A base made of Debian packages; `floor` is the newest platform tag a wheel linked on it may have."""
+    """A base made of Debian packages.
+
+    `floor` is the newest platform tag a wheel linked on it may have; `moves` whether the release still gets new
+    packages, so that it cannot be held to what it was.
+    """
 
     name: str
     suite: str
     packages: tuple[str, ...]
     floor: str
+    moves: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegistryBase:
-    """A base pulled from a container registry by a dated tag."""
+    """A base pulled from a container registry by a dated tag; `search` is the PATH on which its compiler is."""
 
     name: str
     image: str
     tag: str
     floor: str
+    search: str = SYSTEM_PATH
 
     @property
     def reference(self) -> str:
@@ -53,6 +60,7 @@ class Base:
     id: str
     tag: str
     floor: str
+    search: str = SYSTEM_PATH
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,10 +86,13 @@ def debian_base_id(packages: Sequence[str], content: str) -> str:
     return content_key("debian-base", {"packages": sorted(packages), "content": content})
 
 
-def image_id(*, base: str, files: Mapping[str, str], toolkit: str, tools: Sequence[PinnedFile]) -> str:
+def image_id(*, base: Base, files: Mapping[str, str], toolkit: str, tools: Sequence[PinnedFile]) -> str:
     """Name an image by everything that goes into it: the Dockerfile and scripts by sha256, base, toolkit, tools."""
     wheels = {tool.filename: tool.sha256 for tool in tools}
-    return content_key("image", {"base": base, "files": dict(files), "toolkit": toolkit, "tools": wheels})
+    return content_key(
+        "image",
+        {"base": base.id, "search": base.search, "files": dict(files), "toolkit": toolkit, "tools": wheels},
+    )
 
 
 def digest_of(inspected: Mapping[str, Any], image: str) -> str:

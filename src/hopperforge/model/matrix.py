@@ -50,6 +50,7 @@ class Exclusion:
 class Matrix:
     """Everything matrix.yaml declares; mappings are in ascending order of version.
 
+    `default_toolkit` compiles when none is asked for; None means the newest at hand.
     `stable_floor` is the oldest torch with the stable ABI that upstream's flash_api_stable.cpp needs:
     a front bound against its headers serves every later torch, an older torch takes a front of its own. `platforms`
     says of each why it is declared only, or None where it can be built. `ci` are the cells that the tests prove.
@@ -62,3 +63,4 @@ class Matrix:
     platforms: Mapping[str, str | None]
     exclusions: tuple[Exclusion, ...]
     ci: tuple[CiCell, ...]
+    default_toolkit: ToolkitVersion | None = None

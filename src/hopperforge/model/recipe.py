@@ -27,6 +27,20 @@ class PackageNames:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Promise:
+    """What a package promises to anyone who imports it, GPU or none.
+
+    `operators` are torch operators by full name ("fa3_fwd::fwd"); `function` is one of `module` that takes q, k, v;
+    `guard` is part of what its error says where there is no GPU.
+    """
+
+    module: str
+    operators: tuple[str, ...]
+    function: str
+    guard: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """One product over the kernels.
 
@@ -38,6 +52,7 @@ class Recipe:
     folder: Path
     pin: str
     package: PackageNames
+    promise: Promise
     cudart: Cudart
     needed: frozenset[str]
     default_profile: str

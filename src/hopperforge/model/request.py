@@ -14,10 +14,11 @@ class Kernels(StrEnum):
 
 
 class ToolkitChoice(StrEnum):
-    """Which origin of a toolkit may be used."""
+    """Which origin of a toolkit may be used: the machine's own first, any that is fetched, or just one."""
 
     AUTO = "auto"
     SYSTEM = "system"
+    FETCHED = "fetched"
     REGISTRY = "registry"
     REDIST = "redist"
 

@@ -21,10 +21,10 @@ from hopperforge.run.process import Completed, run
 
 HOST: Final = "host"
 CONTAINER_PROGRAMS: Final = ("docker", "podman")
-SEARCH_PATH: Final = "/opt/cuda/bin:/opt/hopperforge/bin:/usr/local/bin:/usr/bin:/bin"
-"""PATH in builder images."""
 
-_MEASURE: Final = ("/opt/python/cp39-cp39/bin/python", "-I", "/opt/hopperforge/measure.py")
+MEASURE: Final = "/opt/hopperforge/measure.py"
+"""What stands before every command in a container; builder images have it here."""
+
 _USAGE: Final = "hopperforge-usage: "  # image/measure.py prints it
 # The engine itself failed; the command cannot be invoked; it is not there.
 _ENGINE_STATUSES: Final = frozenset({125, 126, 127})
@@ -32,7 +32,7 @@ _ENGINE_STATUSES: Final = frozenset({125, 126, 127})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mount:
-    """A folder of this machine and where a container sees it; read-only unless `writable`."""
+    """A folder or a file of this machine and where a container sees it; read-only unless `writable`."""
 
     outside: Path
     inside: str
@@ -167,13 +167,17 @@ class Client:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerEngine:
-    """Runs every command in a container of its own, from `image`, the engine's id of a builder image."""
+    """Runs every command in a container of its own, from `image`, the engine's id of it.
+
+    `python` is the image's interpreter that runs MEASURE, which has to be in the image or among a command's mounts.
+    """
 
     client: Client
     image: str
     ground: str
     reporter: Reporter
     keep: bool = False
+    python: str = "/opt/python/cp39-cp39/bin/python"
     user: str = field(default_factory=lambda: f"{os.getuid()}:{os.getgid()}")
 
     @property
@@ -202,7 +206,7 @@ class ContainerEngine:
         name = container_name(command)
         with self._removed(name):
             done = run(
-                [self.client.program, *self.arguments(command, name), *_MEASURE, *command.argv],
+                [self.client.program, *self.arguments(command, name), self.python, "-I", MEASURE, *command.argv],
                 cwd=Path("/"),
                 env=self.client.environ,
                 log=log,
@@ -240,7 +244,7 @@ class ContainerEngine:
             *memory_limit(command.memory),
             *(f"--mount={mount_text(mount)}" for mount in command.mounts),
             f"--workdir={command.cwd}",
-            *(f"--env={key}={value}" for key, value in {**command.env, "PATH": SEARCH_PATH}.items()),
+            *(f"--env={key}={value}" for key, value in command.env.items() if key != "PATH"),
             self.image,
         )
 

@@ -11,7 +11,7 @@ from hopperforge.report import Reporter
 
 OWN_NAMES: Final = frozenset(
     {"files", "sources", "patched", "toolkits", "torches", "store", "work", "logs", "units", "venvs", "refused"}
-    | {"fingerprints.json", "fingerprints.json.lock"}
+    | {"bases", "frameworks", "images", "fingerprints.json", "fingerprints.lock"}
 )
 """What hopperforge puts into its cache; a folder that holds anything else is somebody's, and is not removed."""
 

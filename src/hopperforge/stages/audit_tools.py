@@ -24,7 +24,11 @@ _LEFT_OUT: Final = frozenset(
     {"PYTHONPATH", "PYTHONHOME", "PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_REQUIRE_VIRTUALENV"}
 )
 
-_LEGACY_GLIBC: Final = {"manylinux1": (2, 5), "manylinux2010": (2, 12), "manylinux2014": (2, 17)}
+INSTALL: Final = ("install", "--quiet", "--no-input", "--disable-pip-version-check")
+"""How every pip is told to install."""
+
+LEGACY_GLIBC: Final = {"manylinux1": (2, 5), "manylinux2010": (2, 12), "manylinux2014": (2, 17)}
+"""The glibc of manylinux tags that do not name it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +144,7 @@ def glibc_of(tag: str) -> tuple[int, int]:
     """The glibc a manylinux tag asks for: (2, 28) of manylinux_2_28_x86_64; ValueError for any other tag."""
     if match := re.match(r"manylinux_(\d+)_(\d+)_", tag):
         return int(match[1]), int(match[2])
-    legacy = _LEGACY_GLIBC.get(tag.split("_", maxsplit=1)[0])
+    legacy = LEGACY_GLIBC.get(tag.split("_", maxsplit=1)[0])
     if legacy is None:
         message = f"{tag} is no manylinux tag"
         raise ValueError(message)

@@ -5,14 +5,16 @@ else under the same name is refused afterwards.
 """
 
 import json
+import os
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from hopperforge.errors import SourceError, ToolError
-from hopperforge.model.image import Base, DebianBase, RegistryBase, debian_base_id, digest_of, layers_of
+from hopperforge.model.image import SYSTEM_PATH, Base, DebianBase, RegistryBase, debian_base_id, digest_of, layers_of
 from hopperforge.model.keys import canonical_json, content_key
 from hopperforge.run.engine import Client
 from hopperforge.run.files import Lock, make_folder, sha256_file, storage_guard, temporary_folder, write_atomic
@@ -21,6 +23,9 @@ from hopperforge.run.workspace import Workspace
 from hopperforge.stages.fingerprint import fingerprint
 
 LOCK: Final = "image/bases.lock.json"
+
+_BOOTSTRAP: Final = "mmdebstrap"
+_INSTALL_BOOTSTRAP: Final = "apt-get install -y --no-install-recommends mmdebstrap"
 
 # Of the root file system whatever differs between two runs or two machines, and none of which compiles anything.
 _FORGET: Final = (
@@ -60,8 +65,21 @@ def find_base(fact: DebianBase | RegistryBase, client: Client, workspace: Worksp
             return _named(fact, locked.removeprefix("sha256:"))
 
 
+def what_a_base_lacks(fact: DebianBase | RegistryBase, workspace: Workspace) -> str | None:
+    """Say what keeps a base from being had on this machine, as far as a look can tell; None if nothing does."""
+    match fact:
+        case DebianBase() if (
+            not _archive(fact, workspace).is_file()
+            and shutil.which(_BOOTSTRAP, path=workspace.environ.get("PATH", os.defpath)) is None
+        ):
+            return f"base {fact.name} is made by {_BOOTSTRAP}, which is missing: {_INSTALL_BOOTSTRAP}"
+        case _:
+            return None
+
+
 def _named(fact: DebianBase | RegistryBase, base_id: str) -> Base:
-    return Base(name=fact.name, id=base_id, tag=f"hopperforge-base:{base_id[:16]}", floor=fact.floor)
+    search = fact.search if isinstance(fact, RegistryBase) else SYSTEM_PATH
+    return Base(name=fact.name, id=base_id, tag=f"hopperforge-base:{base_id[:16]}", floor=fact.floor, search=search)
 
 
 # From Debian's packages.
@@ -82,8 +100,9 @@ def _debian(fact: DebianBase, client: Client, workspace: Workspace) -> Base:
             known = _known(archive, workspace.cache)
         if known is None:
             raise SourceError(f"{archive} changed while it was written", hint=f"rm {archive}")
-        identity = content_key("packages", {"packages": sorted(known["packages"])})
-        check_lock(workspace.project / LOCK, fact.name, identity, workspace)
+        if not fact.moves:
+            identity = content_key("packages", {"packages": sorted(known["packages"])})
+            check_lock(workspace.project / LOCK, fact.name, identity, workspace)
         base = _named(fact, debian_base_id(known["packages"], known["sha256"]))
         if layers_of(client.inspect(base.tag) or {}) != (f"sha256:{known['sha256']}",):
             workspace.reporter.note(f"importing {archive.name} into {client.program}")
@@ -112,7 +131,7 @@ def _bootstrap(fact: DebianBase, archive: Path, workspace: Workspace) -> None:
         hooks = [f"--customize-hook={hook}" for hook in (*_FORGET, f"{_LIST} > {listed}")]
         include = f"--include={','.join(fact.packages)}"
         argv: list[str | Path] = [
-            "mmdebstrap",
+            _BOOTSTRAP,
             "--variant=minbase",
             _ALWAYS_ROOT,
             include,
@@ -125,9 +144,7 @@ def _bootstrap(fact: DebianBase, archive: Path, workspace: Workspace) -> None:
         try:
             done = run(argv, cwd=folder, env={**environ, "SOURCE_DATE_EPOCH": _EPOCH, "TMPDIR": str(folder)}, log=log)
         except ToolError as error:
-            raise ToolError(
-                "mmdebstrap is needed to make a base", hint="apt-get install -y --no-install-recommends mmdebstrap"
-            ) from error
+            raise ToolError(f"{_BOOTSTRAP} is needed to make a base", hint=_INSTALL_BOOTSTRAP) from error
         if done.status != 0:
             raise ToolError(
                 f"base {fact.name} cannot be made of Debian's packages (mmdebstrap ended with status {done.status})",
@@ -178,7 +195,7 @@ def _pulled(fact: RegistryBase, client: Client, workspace: Workspace) -> Base:
     reference = f"{fact.image}@{locked}" if locked else fact.reference
     if client.inspect(reference) is None:
         workspace.reporter.note(f"pulling {reference}")
-        client.do("pull", reference, what=f"pull of {reference}")
+        _pull(reference, fact, client, locked=locked is not None)
     inspected = client.inspect(reference) or {}
     try:
         digest = digest_of(inspected, fact.image)
@@ -188,6 +205,18 @@ def _pulled(fact: RegistryBase, client: Client, workspace: Workspace) -> Base:
     base = _named(fact, digest.removeprefix("sha256:"))
     client.do("tag", reference, base.tag, what=f"tag of {reference}")
     return base
+
+
+def _pull(reference: str, fact: RegistryBase, client: Client, *, locked: bool) -> None:
+    done = client.ask("pull", reference)
+    if done.status == 0:
+        return
+    unlock = f"if {fact.image} has it no more and what {fact.tag} is now is wanted: remove {fact.name} from {LOCK}"
+    raise ToolError(
+        f"{client.program} cannot pull {reference}, which base {fact.name} is",
+        detail=done.tail,
+        hint=unlock if locked else f"{client.program} pull {reference}   # does the registry answer?",
+    )
 
 
 # What was found the first time.

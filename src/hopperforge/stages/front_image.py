@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from hopperforge.errors import CompileError, RepairError
+from hopperforge.model.cell import Build
 from hopperforge.model.machine import Sizing
 from hopperforge.model.pack import KernelPack
 from hopperforge.model.wheel import RepairedWheel
@@ -127,9 +128,6 @@ def _environment(inputs: FrontInputs, engine: ContainerEngine, create: tuple[str
     del inside["PATH"]  # cibuildwheel's own
     inside |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/opt/wheels", "PIP_NO_DEPS": "1"}
     client = {key: value for key, value in engine.client.environ.items() if not key.startswith(("CIBW_", "PYTHON"))}
-    needed = sorted(build.recipe.needed)
-    excludes = shlex.join(f"--exclude={name}" for name in (*EXCLUDED, *needed))
-    test = shlex.join(["/opt/hopperforge/import_test.py", build.recipe.package.package, *needed])
     return client | {
         "CIBW_BUILD": f"{_IDENTIFIER}_{architecture}",
         "CIBW_ARCHS": architecture,
@@ -140,8 +138,19 @@ def _environment(inputs: FrontInputs, engine: ContainerEngine, create: tuple[str
         "CIBW_DEPENDENCY_VERSIONS": "latest",
         "CIBW_AUDIT_COMMAND": "",
         "CIBW_ENVIRONMENT": " ".join(f"{key}={shlex.quote(value)}" for key, value in inside.items()),
-        "CIBW_REPAIR_WHEEL_COMMAND": f"auditwheel repair --plat auto {excludes} --wheel-dir {{dest_dir}} {{wheel}}",
-        "CIBW_TEST_COMMAND": f"python {test}",
+        "CIBW_REPAIR_WHEEL_COMMAND": repair_command(build),
+        "CIBW_TEST_COMMAND": shlex.join(import_test(build)),
         "PATH": engine.client.environ.get("PATH", os.defpath),
         "SOURCE_DATE_EPOCH": str(inputs.source.pin.epoch),
     }
+
+
+def repair_command(build: Build) -> str:
+    """Give the repair as cibuildwheel takes it, with its two placeholders."""
+    excludes = shlex.join(f"--exclude={name}" for name in (*EXCLUDED, *sorted(build.needed)))
+    return f"auditwheel repair --plat auto {excludes} --wheel-dir {{dest_dir}} {{wheel}}"
+
+
+def import_test(build: Build) -> tuple[str, ...]:
+    """Give the test of the finished wheel in the image: only the framework's libraries may be missing there."""
+    return ("python", "/opt/hopperforge/import_test.py", build.recipe.package.package, *sorted(build.needed))

@@ -77,7 +77,7 @@ def find_image(
 def _key(facts: ImageFacts, base: Base, toolkit: Toolkit, workspace: Workspace) -> str:
     files = {path.relative_to(workspace.project).as_posix(): sha256_file(path) for path in _own_files(workspace)}
     content = fingerprint({}, {"toolkit": toolkit.root}, workspace.cache)["toolkit"]
-    return image_id(base=base.id, files=files, toolkit=content, tools=facts.tools)
+    return image_id(base=base, files=files, toolkit=content, tools=facts.tools)
 
 
 def _tag(key: str) -> str:
@@ -140,7 +140,8 @@ def _build(client: Client, context: Path, *, base: Base, key: str, workspace: Wo
     workspace.reporter.note(f"building {tag} on base {base.name} with {client.program}; log: {log}")
     done = run(
         [
-            *(client.program, "build", "--network=none", "--force-rm", f"--build-arg=BASE={base.tag}"),
+            *(client.program, "build", "--network=none", "--force-rm"),
+            *(f"--build-arg=BASE={base.tag}", f"--build-arg=SEARCH={base.search}"),
             *(f"--label={_LABEL}={key}", f"--tag={tag}", f"--file={workspace.project / DOCKERFILE}", context),
         ],
         cwd=context,
@@ -184,7 +185,7 @@ class ContainerShell:
 
     def find(self, program: str) -> Path | None:
         """Find a program on the image's PATH."""
-        status, lines = self.ask(["/usr/bin/which", program])
+        status, lines = self.ask(["/bin/sh", "-c", 'command -v "$1"', "sh", program])
         return Path(lines[0]) if status == 0 and lines else None
 
     def sha256(self, path: Path) -> str:

@@ -1,43 +1,41 @@
 """The import gate: a wheel is installed beside the real framework in the Python it promises to serve, and imported.
 
-No GPU is needed and none is shown: the package must import and say in one sentence what is missing.
+No GPU is needed and none is shown: the package must import and say in one sentence what is missing. Here that happens
+in a Python of this machine, in `import_container` in one of a base; what the answer means is the same.
 """
 
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import metadata
 from pathlib import Path
+from typing import Final
 
 from packaging.specifiers import SpecifierSet
 
 from hopperforge.errors import ToolError
 from hopperforge.model.keys import content_key
+from hopperforge.model.recipe import Promise
 from hopperforge.model.versions import PythonVersion, TorchVersion
 from hopperforge.model.wheel import GateResult, ImportProof
 from hopperforge.run.files import Lock, remove_folder, replace_folder, storage_guard, sweep, temporary_folder
 from hopperforge.run.workspace import Workspace
 from hopperforge.stages import import_probe
-from hopperforge.stages.audit_tools import Answer, module, run_tool
+from hopperforge.stages.audit_tools import INSTALL, Answer, module, run_tool
 
 _ASK_VERSION = "import sys; print('%d.%d' % sys.version_info[:2])"
-_INSTALL = ("install", "--quiet", "--no-input", "--disable-pip-version-check")
+NO_HELP: Final[Mapping[str, str]] = {"CUDA_VISIBLE_DEVICES": "", "LD_LIBRARY_PATH": "", "LD_PRELOAD": ""}
+"""The environment of an import, together with the interpreter's -I: neither a GPU nor the user's paths may help."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Promise:
-    """What a package promises to anyone who imports it.
+class Found:
+    """What the probe found: every promise broken, and what the package was imported beside, in words."""
 
-    `operators` are torch operators by full name ("fa3_fwd::fwd"); `function` is one of `module` that takes q, k, v;
-    `guard` a regular expression its error must match where there is no GPU.
-    """
-
-    module: str
-    operators: tuple[str, ...]
-    function: str
-    guard: str
+    problems: tuple[str, ...]
+    beside: str
 
 
 def prove_import(
@@ -59,19 +57,24 @@ def prove_import(
     name = str(ImportProof(torch=torch, python=_version(interpreter, workspace)))
     with temporary_folder(workspace.work, "import") as target:
         install = run_tool(
-            (*_pip(interpreter, workspace), *_INSTALL, "--no-deps", "--no-index", "--target", target, wheel),
+            (*_pip(interpreter, workspace), *INSTALL, "--no-deps", "--no-index", "--target", target, wheel),
             name=f"install-{wheel.name}",
             workspace=workspace,
         )
         if install.status != 0:
-            return GateResult(name=name, passed=False, detail=_last_words("pip refuses the wheel", install))
+            return GateResult(name=name, passed=False, detail=last_words("pip refuses the wheel", install))
         answer = _probe(interpreter, target, promise, wheel.name, workspace)
-    problems = read_probe(answer.lines)
-    if problems is None or answer.status != 0:
-        return GateResult(name=name, passed=False, detail=_last_words(f"status {answer.status}", answer))
-    ops = ", ".join(promise.operators)
-    detail = "; ".join(problems) or f"{promise.module} imports, has {ops}, and says what is missing without a GPU"
-    return GateResult(name=name, passed=not problems, detail=detail)
+    return judge(name, answer, promise)
+
+
+def judge(name: str, answer: Answer, promise: Promise) -> GateResult:
+    """Make the gate's result of what the probe answered."""
+    found = read_probe(answer.lines)
+    if found is None or answer.status != 0:
+        return GateResult(name=name, passed=False, detail=last_words(f"status {answer.status}", answer))
+    kept = f"has {', '.join(promise.operators)}, and says what is missing without a GPU"
+    detail = "; ".join(found.problems) or f"{promise.module} imports beside {found.beside}, {kept}"
+    return GateResult(name=name, passed=not found.problems, detail=detail)
 
 
 def _pip(interpreter: str | Path, workspace: Workspace) -> tuple[str | Path, ...]:
@@ -95,28 +98,35 @@ def _version(interpreter: str | Path, workspace: Workspace) -> PythonVersion:
 
 
 def _probe(interpreter: Path, target: Path, promise: Promise, name: str, workspace: Workspace) -> Answer:
-    order = {
-        "target": str(target),
-        "module": promise.module,
-        "operators": promise.operators,
-        "function": promise.function,
-        "guard": promise.guard,
-    }
-    # -I and these: neither the user's paths nor a GPU may help
-    extra = {"CUDA_VISIBLE_DEVICES": "", "LD_LIBRARY_PATH": "", "LD_PRELOAD": ""}
-    command = (interpreter, "-I", "-B", str(import_probe.__file__), json.dumps(order))
-    return run_tool(command, name=f"import-{name}", workspace=workspace, extra=extra)
+    order = probe_order(promise, str(target))
+    command = (interpreter, "-I", "-B", str(import_probe.__file__), order)
+    return run_tool(command, name=f"import-{name}", workspace=workspace, extra=NO_HELP)
 
 
-def read_probe(lines: Sequence[str]) -> list[str] | None:
-    """Take the probe's list of problems from its output; None if it did not come to print it."""
+def probe_order(promise: Promise, *paths: str) -> str:
+    """Write what the probe is to look for, with `paths` as the first that modules are looked for in."""
+    return json.dumps(
+        {
+            "paths": paths,
+            "module": promise.module,
+            "operators": promise.operators,
+            "function": promise.function,
+            "guard": promise.guard,
+        }
+    )
+
+
+def read_probe(lines: Sequence[str]) -> Found | None:
+    """Take the probe's findings from its output; None if it did not come to print them."""
     for line in reversed(lines):
         if line.startswith(import_probe.MARK):
-            return [str(problem) for problem in json.loads(line.removeprefix(import_probe.MARK))]
+            said = json.loads(line.removeprefix(import_probe.MARK))
+            return Found(problems=tuple(map(str, said["problems"])), beside=str(said["beside"]))
     return None
 
 
-def _last_words(what: str, answer: Answer) -> str:
+def last_words(what: str, answer: Answer) -> str:
+    """Make a detail of what happened, the last lines said about it, and the log."""
     return "; ".join([what, *answer.lines[-3:], f"log: {answer.log}"])
 
 
@@ -147,7 +157,7 @@ def _make_venv(python: str, requirement: str, folder: Path, workspace: Workspace
         raise ToolError(f"{python} cannot make a virtual environment", detail=made.tail)
     workspace.reporter.note(f"installing {requirement} for {python} to import the package beside it")
     install = run_tool(
-        (*_pip(folder / "bin" / "python", workspace), *_INSTALL, requirement),
+        (*_pip(folder / "bin" / "python", workspace), *INSTALL, requirement),
         name="install-framework",
         workspace=workspace,
     )

@@ -1,12 +1,12 @@
 """Runs in the Python a wheel is proven for: imports it, looks for its operators, calls it without a GPU.
 
 A program of its own: it knows nothing of hopperforge, and its Python may be older than ours. Called with a JSON
-object in its one argument, it prints one line: PROBE and a JSON list of problems, or PROBE and what was found.
+object in its one argument, it prints one line: PROBE and a JSON object of the problems and what was imported beside.
 """
 
 import importlib
 import json
-import re
+import platform
 import sys
 from typing import Any
 
@@ -15,7 +15,7 @@ MARK = "PROBE "
 
 def problems(order: dict[str, Any]) -> list[str]:
     """Say in what the package breaks its promise; an empty list if it keeps it."""
-    sys.path.insert(0, order["target"])
+    sys.path[:0] = order["paths"]
     try:
         module = importlib.import_module(order["module"])
         torch = importlib.import_module("torch")
@@ -39,11 +39,18 @@ def _call(torch: Any, function: Any, order: dict[str, Any]) -> list[str]:
     try:
         function(tensor, tensor, tensor)
     except (RuntimeError, ImportError, ValueError, TypeError, NotImplementedError, AssertionError) as error:
-        if re.search(order["guard"], str(error)):
+        if order["guard"] in str(error):
             return []
         return [f"{name} without a GPU says {type(error).__name__}: {error}; expected a sentence with {order['guard']}"]
     return [f"{name} without a GPU returns instead of saying what is missing"]
 
 
+def beside() -> str:
+    """Say what the package was imported beside: torch with its CUDA, if it came so far, Python and libc."""
+    torch = getattr(sys.modules.get("torch"), "__version__", "none")
+    return f"torch {torch} in Python {platform.python_version()} on {' '.join(platform.libc_ver())}"
+
+
 if __name__ == "__main__":
-    sys.stdout.write(f"\n{MARK}{json.dumps(problems(json.loads(sys.argv[1])))}\n")
+    said = {"problems": problems(json.loads(sys.argv[1])), "beside": beside()}
+    sys.stdout.write(f"\n{MARK}{json.dumps(said)}\n")

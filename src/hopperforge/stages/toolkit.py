@@ -39,6 +39,7 @@ PARTS: Final = {
 _ORIGINS: Final = {
     ToolkitChoice.AUTO: (ToolkitOrigin.SYSTEM, *FETCHED),
     ToolkitChoice.SYSTEM: (ToolkitOrigin.SYSTEM,),
+    ToolkitChoice.FETCHED: FETCHED,
     ToolkitChoice.REGISTRY: (ToolkitOrigin.REGISTRY,),
     ToolkitChoice.REDIST: (ToolkitOrigin.REDIST,),
 }
@@ -64,14 +65,14 @@ class _UnusableError(Exception):
 def obtain_toolkit(fact: ToolkitFact, choice: ToolkitChoice, workspace: Workspace) -> Toolkit:
     """Give the toolkit `fact` describes from the origins that `choice` and the matrix allow.
 
-    AUTO takes the machine's own if it has the right version and is complete, else the registry's, else NVIDIA's
-    archives. ToolError, with the reason of every origin asked, if none has it; SourceError if a file is not the
-    pinned one.
+    AUTO takes the machine's own if it has the right version and is complete, else FETCHED: the registry's, else
+    NVIDIA's archives. ToolError, with the reason of every origin asked, if none has it; SourceError if a file is not
+    the pinned one.
     """
     reasons: list[str] = []
     hint = f"export CUDA_HOME=/path/to/cuda-{fact.version.cuda}"
     for origin in _ORIGINS[choice]:
-        if choice is ToolkitChoice.AUTO and origin not in (ToolkitOrigin.SYSTEM, *fact.origins):
+        if len(_ORIGINS[choice]) > 1 and origin not in (ToolkitOrigin.SYSTEM, *fact.origins):
             continue
         try:
             if origin is ToolkitOrigin.SYSTEM:

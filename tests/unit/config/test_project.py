@@ -10,7 +10,7 @@ from hopperforge.errors import InputError
 from hopperforge.model.image import DebianBase, ImageFacts, RegistryBase
 from hopperforge.model.matrix import Exclusion, TorchFact
 from hopperforge.model.profile import Budget, Profile
-from hopperforge.model.recipe import Cudart, PackageNames
+from hopperforge.model.recipe import Cudart, PackageNames, Promise
 from hopperforge.model.toolkit import PinnedFile, ToolkitFact, ToolkitOrigin
 from hopperforge.model.upstream import GitOrigin, SdistOrigin, UpstreamPin
 from hopperforge.model.versions import CudaVersion, PythonVersion, ToolkitVersion, TorchVersion
@@ -101,6 +101,9 @@ def test_the_recipe(root: Path) -> None:
         module="small_interface",
         version="1.0",
         summary="an example",
+    )
+    assert recipe.promise == Promise(
+        module="small_interface", operators=("small::fwd",), function="attend", guard="needs a GPU"
     )
     assert recipe.cudart is Cudart.STATIC
     assert recipe.needed == {"libc10.so"}

@@ -88,7 +88,7 @@ def test_every_word_is_read(project: Project) -> None:
         ("base=new", "base=new: there are old, pulled"),
         ("executor=dask", "executor=dask: there is only local"),
         ("kernels=inlin", 'kernels=inlin: there are pack, inline; perhaps you meant "inline"'),
-        ("toolkit=apt", "toolkit=apt: there are auto, system, registry, redist"),
+        ("toolkit=apt", "toolkit=apt: there are auto, system, fetched, registry, redist"),
         ("jobs=0", 'jobs=0: "0" is not a whole number of at least 1'),
         ("jobs=2,3", 'jobs=2,3: "2,3" is not a whole number of at least 1'),
         ("jobs=²", 'jobs=²: "²" is not a whole number of at least 1'),

@@ -35,6 +35,7 @@ READER_ONLY = {
     "recipe/not-utf8",
     # gone once YAML is loaded: keys' quotes, second keys, aliases, tags, the way a number is written
     "matrix/alias",
+    "matrix/default-toolkit-unknown",
     "matrix/duplicate-key",
     "matrix/duplicate-version",
     "matrix/fraction-for-number",

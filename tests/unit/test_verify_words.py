@@ -1,0 +1,62 @@
+"""The words of `verify`: where imports are proven, and which words do not go together."""
+
+import dataclasses
+import hashlib
+import shutil
+from pathlib import Path
+
+import pytest
+from tests.unit.record_zoo import record
+
+from hopperforge.cli import run_command
+
+
+@pytest.fixture
+def wheel(tmp_path: Path, project_root: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A wheel in a wheelhouse of a checkout; nothing can be proven of it, for it is no archive."""
+    root = tmp_path / "checkout"
+    for name in ("recipes", "patches", "flash-attention", "image"):
+        shutil.copytree(project_root / name, root / name, ignore=shutil.ignore_patterns("__pycache__", "src"))
+    shutil.copyfile(project_root / "matrix.yaml", root / "matrix.yaml")
+    path = root / "wheelhouse" / record().wheel.file
+    path.parent.mkdir()
+    path.write_bytes(b"wheel")
+    facts = dataclasses.replace(record().wheel, sha256=hashlib.sha256(b"wheel").hexdigest())
+    path.with_name(f"{path.name}.json").write_bytes(record(wheel=facts).to_json())
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("HOPPERFORGE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("HOPPERFORGE_WHEELHOUSE", raising=False)
+    return f"wheel={path}"
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["base=trixie", "engine=host"], "base=trixie is for containers, and engine=host runs none"),
+        (["engine=docker"], "engine=docker imports in a container of a base, and the word base= is missing"),
+        (["base=trixie", "interpreter=python3"], "interpreter= and base= do not go together"),
+        (
+            ["base=trixy"],
+            'base=trixy: there are bullseye, bookworm, trixie, manylinux-2-28; perhaps you meant "trixie"',
+        ),
+        (["base=trixie", "engine=lxc"], "engine=lxc: there are docker, podman, host"),
+        (["engine=dokcer"], "engine=dokcer: there are docker, podman, host; perhaps you meant"),
+        (["bass=trixie"], "unknown word bass=trixie; perhaps you meant base=trixie"),
+    ],
+)
+def test_words_that_cannot_be_meant(
+    wheel: str, words: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(["verify", wheel, "torch=2.9", *words]) == 2
+    assert says in capsys.readouterr().err
+    assert not (Path.cwd().parent / "cache").exists()
+
+
+def test_a_base_without_an_engine_says_what_is_missing(
+    wheel: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert run_command(["verify", wheel, "torch=2.9", "base=trixie"]) == 5
+    said = capsys.readouterr().err
+    assert "base=trixie needs docker or podman" in said
+    assert "hint: nox -s doctor -- engine" in said
