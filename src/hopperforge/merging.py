@@ -17,6 +17,7 @@ from fnmatch import fnmatchcase
 from itertools import pairwise
 from typing import Final
 
+from hopperforge.model.keys import content_key
 from hopperforge.model.pack import Unit
 from hopperforge.model.recipe import MergeRule
 
@@ -62,6 +63,12 @@ def _merged(name: str, members: Sequence[Unit]) -> Unit:
     if len(members) == 1:
         return members[0]
     sources = tuple(sorted(unit.path for unit in members))
+    seen = sorted(unit.sees for unit in members)
     digest = hashlib.sha256("\n".join(sources).encode()).hexdigest()[:_DIGEST_DIGITS]
     path = f"{FOLDER}/{name}-x{len(sources)}-{digest}.cu"
-    return Unit(path=path, arguments=members[0].arguments, merged=sources)
+    return Unit(
+        path=path,
+        arguments=members[0].arguments,
+        merged=sources,
+        sees=content_key("merged", {"parts": seen}) if all(seen) else "",
+    )

@@ -3,6 +3,7 @@
 import concurrent.futures
 import hashlib
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,6 +14,7 @@ import pytest
 from obstore.store import S3Store
 from tests.integration.s3_server import S3Server, names, running_s3
 from tests.unit.test_kernels import Bench, make_bench, units
+from tests.unit.test_objects import tiny_disk
 
 from hopperforge.model.pack import Cost, KernelPack, PackedUnit, Unit
 from hopperforge.model.place import StorePlace
@@ -186,11 +188,26 @@ def test_a_server_that_is_down_is_said_once_and_soon_and_the_work_goes_on(
 def test_a_bucket_that_does_not_exist_is_said(environ: dict[str, str], tmp_path: Path, place: str, says: str) -> None:
     workspace, reporter = machine(tmp_path, environ, place)
     assert SharedObjects(workspace).find(KEY) is None
+    assert len(reporter.warnings) == 1  # the server's answer to reading alone is that of a missing object
     assert SharedObjects(workspace).put(KEY, DATA, path=PATH, cost=COST).size == len(DATA)
     (warning,) = reporter.warnings
     assert place in warning
     assert says in warning
     assert SECRET not in warning
+
+
+def test_a_store_that_may_only_be_read_is_read_on(tmp_path: Path) -> None:
+    with tiny_disk(tmp_path / "disk", "size=8m") as disk:
+        here, _ = machine(tmp_path / "here", {}, str(disk))
+        SharedObjects(here).put(KEY, DATA, path=PATH, cost=COST)
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        there, reporter = machine(tmp_path / "there", {}, str(disk))
+        objects = SharedObjects(there)
+        for number in range(3):
+            objects.put(f"{number:064x}", DATA, path=PATH, cost=COST)
+        assert objects.read(KEY) == DATA
+        (warning,) = reporter.warnings
+        assert warning.startswith(f"the shared store {disk} is only read: what is compiled here stays here")
 
 
 def sharing(bench: Bench, environ: dict[str, str]) -> Workspace:

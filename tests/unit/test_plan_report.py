@@ -268,6 +268,14 @@ def test_the_document_survives_json_and_has_stable_names() -> None:
 
     names = {"machine", "engine", "executor", "toolkit", "store", "defaults", "builds", "rejected"}
     assert document.keys() == names
+    assert document["machine"] == {
+        "architecture": "x86_64",
+        "cores": [{"value": 16, "source": "whole machine"}, {"value": 2, "source": "affinity"}],
+        "memory": [{"value": 23 * GIBIBYTE, "source": "whole machine"}],
+        "free": [{"value": 22 * GIBIBYTE, "source": "MemAvailable"}],
+        "process_memory": None,
+        "notices": [],
+    }
     assert (document["engine"], document["executor"], document["toolkit"]) == ("host", "local", "auto")
     assert document["defaults"]["engine"] == {"value": "host", "reason": "the default engine"}
     assert document["builds"][0] == {

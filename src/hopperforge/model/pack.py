@@ -15,11 +15,15 @@ class Unit:
 
     The path is that of a `.cu` file in the source tree. A merged unit is compiled from several of them, `merged`, and
     its own path names no file: see `hopperforge.merging`.
+
+    `sees` is a hash over every file of the source that its compile can read; empty if that is not known, and then all
+    of the source counts.
     """
 
     path: str
     arguments: tuple[str, ...]
     merged: tuple[str, ...] = ()
+    sees: str = ""
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -38,13 +42,16 @@ class Unit:
 
 
 def unit_key(unit: Unit, *, kernel_tree: str, toolkit_key: str, compiler_key: str, image: str) -> str:
-    """The key of a unit's object: everything that changes its bytes and nothing else."""
+    """The key of a unit's object: everything that changes its bytes and nothing else.
+
+    `kernel_tree` stands for the source where the unit does not say what it sees of it.
+    """
     return content_key(
         "unit",
         {
             "path": unit.path,
             "arguments": unit.arguments,
-            "kernel_tree": kernel_tree,
+            "source": unit.sees or kernel_tree,
             "toolkit": toolkit_key,
             "host_compiler": compiler_key,
             "image": image,

@@ -28,6 +28,8 @@ from hopperforge.run.files import (
 from hopperforge.run.process import Completed, run
 from hopperforge.run.workspace import Workspace
 from hopperforge.setup_job import ApiJob, job_environment, shim_hashes, write_job
+from hopperforge.stages import unit_view
+from hopperforge.stages.unit_view import SourceView
 
 _KERNEL_SUFFIXES: Final = frozenset({".cu", ".cuh", ".h", ".hpp", ".inl"})
 
@@ -138,26 +140,31 @@ def list_units(
 ) -> tuple[Unit, ...]:
     """Ask the patched setup.py which units `profile` has and with which arguments nvcc compiles each.
 
-    `torch_release` decides which API file upstream takes, not the units. The answer is kept: it depends on the
-    patched files and the switches alone.
+    Of the profile's switches a unit comes with those that change it: see `unit_view`. `torch_release` decides which API
+    file upstream takes, not the units. The answer is kept: it depends on the patched files and the switches alone.
     """
     key = content_key(
         "units",
         {
             "source": source.front_tree,
+            "kernels": source.kernel_tree,
             "switches": sorted(profile.switches),
             "cuda": str(cuda),
             "torch": torch_release,
             "shim": shim_hashes(),
+            "view": sha256_file(Path(unit_view.__file__)),
         },
     )
     kept = workspace.cache / "units" / f"{key[:16]}.json"
     units = _read_units(kept)
     if units is None:
-        answer = _ask_setup(source, profile, cuda, torch_release, workspace)
+        view = SourceView(source.root)
+        listed = _ask_setup(source, profile, cuda, torch_release, workspace)
+        settled = (view.settle(Unit(path=unit["path"], arguments=tuple(unit["arguments"]))) for unit in listed)
+        answer = [{"path": unit.path, "arguments": unit.arguments, "sees": unit.sees} for unit in settled]
         write_atomic(kept, canonical_json({"units": answer, "sha256": content_key("unit-list", {"units": answer})}))
         units = answer
-    return tuple(sorted(Unit(path=unit["path"], arguments=tuple(unit["arguments"])) for unit in units))
+    return tuple(sorted(Unit(**{**unit, "arguments": tuple(unit["arguments"])}) for unit in units))
 
 
 def _read_units(kept: Path) -> list[dict[str, Any]] | None:

@@ -5,6 +5,7 @@ where whoever came first stays. A shared store is a help, never a need: one that
 run goes on with this machine's store alone.
 """
 
+import errno
 import hashlib
 import ipaddress
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import urlsplit
 
-from obstore.exceptions import BaseError
+from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import LocalStore, from_url
 from obstore.store import ObjectStore as Backend
 
@@ -42,6 +43,7 @@ _REQUEST_TIMEOUT: Final = timedelta(seconds=60)
 _ENDPOINTS: Final = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT")
 _ALLOW_HTTP: Final = "AWS_ALLOW_HTTP"  # obstore reads it itself
 _AT_ONCE: Final = 16
+_DENIED: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
 def open_shared(place: StorePlace, environ: Mapping[str, str], reporter: Reporter) -> ObjectStore:
@@ -95,6 +97,26 @@ class _Shared:
         self._reporter = workspace.reporter
         self._store: ObjectStore | None = None
 
+    def give(self, put: Callable[[ObjectStore], _T]) -> _T | None:
+        """Put something into the store; None as in `ask`, or if we may read it only, which does not end its use."""
+        writing = f"{self._place}, writing"
+        if self._outages.known(writing):
+            return None
+
+        def unless_denied(store: ObjectStore) -> _T | None:
+            try:
+                return put(store)
+            except StorageError as error:
+                if not _is_denied(error):
+                    raise
+                if self._outages.begin(writing):
+                    self._reporter.warn(
+                        f"the shared store {self._place} is only read: what is compiled here stays here: {_line(error)}"
+                    )
+                return None
+
+        return self.ask(unless_denied)
+
     def ask(self, question: Callable[[ObjectStore], _T]) -> _T | None:
         """Put a question to the store; None too if there is no store, or none that answers."""
         place = self._place
@@ -106,12 +128,23 @@ class _Shared:
             return question(self._store)
         except (StorageError, OSError) as error:
             if self._outages.begin(str(place)):
-                what = str(error).replace("\n", "; ")
                 self._reporter.warn(
                     f"the shared store {place} is left out from here on, and the run goes on with this machine's"
-                    f" own objects: {what}"
+                    f" own objects: {_line(error)}"
                 )
             return None
+
+
+def _line(error: Exception) -> str:
+    return str(error).replace("\n", "; ")
+
+
+def _is_denied(error: StorageError) -> bool:
+    """Whether the store answered, and would not let us."""
+    cause = error.__cause__
+    if isinstance(cause, OSError):
+        return cause.errno in _DENIED
+    return isinstance(cause, PermissionDeniedError | UnauthenticatedError)
 
 
 def local_objects(workspace: Workspace) -> Path:
@@ -188,7 +221,7 @@ class SharedObjects:
         mine = self._local.put(key, data, path=path, cost=cost)
         if mine.sha256 != hashlib.sha256(data).hexdigest():
             return mine  # other bytes were here before, and went to the shared store then
-        first = self._shared.ask(lambda store: store.put(key, data, path=path, cost=cost))
+        first = self._shared.give(lambda store: store.put(key, data, path=path, cost=cost))
         if first is None or first.sha256 == mine.sha256:
             return mine
         fetched = self._shared.ask(lambda store: store.load(key))
