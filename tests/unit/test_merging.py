@@ -55,6 +55,17 @@ def test_a_merged_unit_tells_how_many_sources_it_has_and_keeps_their_arguments()
     assert units("a_1")[0].sources == ("hopper/a_1.cu",)
 
 
+def test_a_merged_unit_sees_what_its_sources_see() -> None:
+    plain, other = units("a_1", "a_x_1")
+
+    def seen(*views: str) -> str:
+        (made,) = merge_units([replace(plain, sees=views[0]), replace(other, sees=views[1])], [RULE])
+        return made.sees
+
+    assert seen("a", "b") == seen("a", "b") != seen("a", "c")
+    assert seen("a", "") == ""  # one that is not known is all of the source
+
+
 def test_units_of_other_arguments_stay_apart() -> None:
     mixed = [*units("a_1", arguments=("-DX",)), *units("a_x_1")]
     assert merge_units(mixed, (RULE,)) == tuple(sorted(mixed))
