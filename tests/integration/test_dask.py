@@ -284,8 +284,8 @@ def without(left_out: str, folder: Path) -> Path:
     """Make a folder with every package of this Python but one."""
     bare = folder / "bare"
     bare.mkdir()
-    for packages in site.getsitepackages():
-        for path in Path(packages).iterdir():
+    for packages in filter(Path.is_dir, map(Path, site.getsitepackages())):  # Debian's Python names some that are not
+        for path in packages.iterdir():
             if left_out not in path.name and not (bare / path.name).exists():
                 (bare / path.name).symlink_to(path)
     return bare

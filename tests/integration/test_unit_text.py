@@ -27,7 +27,8 @@ def listed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Li
     home = tmp_path_factory.mktemp("home")
     found = {}
     for profile in PROFILES:
-        ended = hopperforge("patch", f"profile={profile}", "cuda=13.0", "toolkit=registry", "--json", home=home)
+        words = (f"profile={profile}", "cuda=13.0", "toolkit=registry", "merge=off")
+        ended = hopperforge("patch", *words, "--json", home=home)
         assert ended.status == 0, ended.err
         (answer,) = json.loads(ended.out)
         units = {unit["path"]: tuple(unit["arguments"]) for unit in answer["units"]}

@@ -269,7 +269,10 @@ def test_the_trial_program_succeeds_and_does_nothing_else(tmp_path: Path) -> Non
     program = tmp_path / "succeed"
     with tarfile.open(fileobj=io.BytesIO(trial_image())) as tar:
         (member,) = tar.getmembers()
-        tar.extract(member, tmp_path, filter="data")
+        content = tar.extractfile(member)
+        assert content is not None
+        program.write_bytes(content.read())
     assert (member.name, member.mode) == (program.name, 0o755)
+    program.chmod(member.mode)
     done = run([program], cwd=tmp_path, env={})
     assert (done.status, done.tail) == (0, ())
