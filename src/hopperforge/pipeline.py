@@ -23,7 +23,7 @@ from hopperforge.model.record import ServedCell
 from hopperforge.model.request import Kernels, Merge, Request
 from hopperforge.model.upstream import PatchedSource, UpstreamPin
 from hopperforge.model.wheel import RepairedWheel
-from hopperforge.plan_report import PackStatus, toolkit_text
+from hopperforge.plan_report import PackStatus, pair_texts, toolkit_text
 from hopperforge.planning import FETCHED
 from hopperforge.run.engine import ContainerEngine
 from hopperforge.run.files import make_folder, temporary_folder
@@ -240,6 +240,8 @@ class Job:
     def _run_build(self, build: Build) -> BuildResult:
         started = time.monotonic()
         self.workspace.reporter.stage("build", str(build))
+        for text in pair_texts(build):
+            self.workspace.reporter.note(f"serves {text}")
         try:
             prepared = self.prepare(build)
             found = self.wheelhouse.find(prepared.key)

@@ -155,7 +155,7 @@ def _build_lines(build: Build, status: PackStatus) -> list[str]:
         f"build {build}: {build.recipe.package.distribution} {build.version}, {build.platform}",
         f"  front     binds against torch {build.torch} ({build.abi} ABI), kernels={build.kernels}",
         f"  toolkit   {status.toolkit}",
-        *_pair_lines(build),
+        *(f"  serves    {text}" for text in pair_texts(build)),
         f"  pack      {_pack_text(status)}",
         *_merged_lines(status),
         *(f"  sizing    {reason}" for reason in status.sizing.reasons),
@@ -165,14 +165,14 @@ def _build_lines(build: Build, status: PackStatus) -> list[str]:
     return [*lines, f"  expected  {expected_text(status.expected_seconds)}"]
 
 
-def _pair_lines(build: Build) -> list[str]:
-    """One line for each torch: what it was paired with, and the Pythons of its cells."""
+def pair_texts(build: Build) -> list[str]:
+    """Say for each torch what it was paired with, and the Pythons of its cells."""
     served: dict[tuple[str, str], list[str]] = {}
     for found in build.cells:
         served.setdefault((str(found.cell.torch), str(found.runtime)), []).append(str(found.cell.python))
     compiles = f"CUDA {build.cuda} compiles"
     return [
-        f"  serves    torch {torch}, python {', '.join(pythons)}: {compiles}, torch runs on CUDA {runtime}"
+        f"torch {torch}, python {', '.join(pythons)}: {compiles}, torch runs on CUDA {runtime}"
         for (torch, runtime), pythons in served.items()
     ]
 

@@ -95,6 +95,7 @@ def _kill_when_it_runs(name: str, home: Path) -> None:
 def test_the_build_goes_on_where_it_stopped_and_serves_three_torches(home: Path) -> None:
     ended = hopperforge(*WORDS, "torch=2.9,2.11,2.13", home=home)
     assert ended.status == 0, ended.err
+    assert "CUDA 13.0 compiles, torch runs on CUDA 13.0" in ended.err
     assert "2 units, 1 cached" in ended.err
     report = _report(home)
     assert report["units_compiled"] == 1
