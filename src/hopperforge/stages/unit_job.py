@@ -16,6 +16,7 @@ from typing import Final, NoReturn, TypeAlias
 from hopperforge.errors import CompileError, StorageError
 from hopperforge.executors.base import Killed, Task
 from hopperforge.model.pack import Cost
+from hopperforge.report import gigabytes
 from hopperforge.run.engine import ON_HOST, Command, Engine, Mount
 from hopperforge.run.files import Lock, make_folder, remove_folder, storage_guard
 from hopperforge.run.process import Cancelled, Completed
@@ -139,7 +140,7 @@ class Bench:
     def _fail(self, job: UnitJob, completed: Completed, log: Path) -> NoReturn:
         detail = [*completed.tail, f"log: {log}"]
         if completed.killed or any(_CHILD_KILLED.search(line) for line in completed.tail):
-            budget = f"{_gb(job.expected_rss)} were set aside for it, of {_gb(self.memory)} for all units"
+            budget = f"{gigabytes(job.expected_rss)} were set aside for it, of {gigabytes(self.memory)} for all units"
             raise Killed(
                 CompileError(
                     f"{job.name} was killed while compiling (status {completed.status}), most likely out of memory",
@@ -152,10 +153,6 @@ class Bench:
             raise StorageError(f"the disk that holds {place} is full", detail=detail, hint=f"df -h {place}")
         what = f"with status {completed.status}" if completed.status != 0 else "without an object, though with status 0"
         raise CompileError(f"nvcc ended {what} on {job.path}", detail=detail, hint=f"less {log}")
-
-
-def _gb(size: int) -> str:
-    return f"{size / 1e9:.1f} GB"
 
 
 @contextlib.contextmanager
