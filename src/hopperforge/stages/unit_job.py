@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn, TypeAlias
 
-from hopperforge.errors import CompileError, StorageError
+from hopperforge.errors import CompileError
 from hopperforge.executors.base import Killed, Task
 from hopperforge.model.pack import Cost
 from hopperforge.report import gigabytes
 from hopperforge.run.engine import ON_HOST, Command, Engine, Mount
-from hopperforge.run.files import Lock, make_folder, remove_folder, storage_guard
+from hopperforge.run.files import Lock, disk_full, make_folder, remove_folder, says_disk_full, storage_guard
 from hopperforge.run.process import Cancelled, Completed
 from hopperforge.run.workspace import Workspace
 
@@ -31,7 +31,6 @@ _LOCK_POLL_SECONDS: Final = 0.2
 
 # What nvcc 13.0 and gcc 12 print when a child of theirs gets SIGKILL; their own status is then not always 137.
 _CHILD_KILLED: Final = re.compile(r"died due to signal 9\b|Killed signal terminated program|^Killed$")
-_DISK_FULL: Final = "No space left on device"
 _ONE_BY_ONE: Final = ", or with merge=off, which compiles each source by itself"
 
 
@@ -148,9 +147,8 @@ class Bench:
                     hint=self.remedy + (_ONE_BY_ONE if job.merged else ""),
                 )
             )
-        if any(_DISK_FULL in line for line in completed.tail):
-            place = self.workspace.cache
-            raise StorageError(f"the disk that holds {place} is full", detail=detail, hint=f"df -h {place}")
+        if any(says_disk_full(line) for line in completed.tail):
+            raise disk_full(self.workspace.cache, detail=detail)
         what = f"with status {completed.status}" if completed.status != 0 else "without an object, though with status 0"
         raise CompileError(f"nvcc ended {what} on {job.path}", detail=detail, hint=f"less {log}")
 
