@@ -170,8 +170,8 @@ def test_a_disk_full_of_the_package_is_no_fault_of_the_package(
     made, requirement = framework
     wheel = zoo.write(tmp_path, zoo.files({"fa3_fwd/bulk.bin": bytes(16_000_000)}, tag=zoo.TAG), tag=zoo.TAG)
     workspace = dataclasses.replace(made, cache=tmp_path / "cache")
-    workspace.cache.mkdir()
-    (workspace.cache / "venvs").symlink_to(made.cache / "venvs")
+    workspace.cache.mkdir(exist_ok=True)
+    (workspace.cache / "venvs").symlink_to(framework_venv(sys.executable, requirement, made).parents[2])
     with (
         small_disk(workspace.work, "size=8m") as disk,
         pytest.raises(StorageError, match=f"^the disk that holds {re.escape(str(disk))} is full"),
