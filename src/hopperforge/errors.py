@@ -81,6 +81,13 @@ class GateError(HopperforgeError):
     meaning = "a gate failed"
 
 
+class PublishError(HopperforgeError):
+    """Publishing was refused: no proof, other bytes under a published name, or a server that does not take it."""
+
+    exit_code = 9
+    meaning = "publishing was refused"
+
+
 class SmokeError(HopperforgeError):
     """The smoke tests failed on the GPU, or no GPU answered."""
 
