@@ -138,7 +138,7 @@ class UploadServer:
         return f"{self._upload}+simple/" if kind.startswith("application/json") else f"{self._upload}simple/"
 
     def _page(self, url: str) -> httpx2.Response | None:
-        """Get a page of this server; None where it has none, or sends us to another host."""
+        """Get a page of this server; None where it has none, sends us to another host, or round in circles."""
         for _ in range(_REDIRECTS):
             with self._telling(url):
                 answer = self._client.get(
@@ -152,7 +152,7 @@ class UploadServer:
             url = str(answer.next_request.url)
             if not self._is_ours(url):
                 return None
-        raise PublishError(f"{url} only leads to other pages")
+        return None
 
     def _bytes(self, url: str) -> Iterator[bytes]:
         with self._client.stream("GET", url, auth=self._auth(url), follow_redirects=True) as answer:
