@@ -10,8 +10,8 @@ file is right:
   mirrors and upload servers, whose files have other addresses. It names index.html in full, which a bucket without a
   web server before it has too.
 
-`--index-url` is in none of them, for pip goes on to ask the extra indexes of its settings, and `--extra-index-url` least
-of all: with either, pip takes the highest version of a name from anywhere.
+`--index-url` is in none of them, for pip goes on to ask the extra indexes of its settings, and `--extra-index-url`
+least of all: with either, pip takes the highest version of a name from anywhere.
 """
 
 import shlex
