@@ -82,7 +82,7 @@ class GateError(HopperforgeError):
 
 
 class PublishError(HopperforgeError):
-    """Publishing was refused: no proof, other bytes under a published name, or a server that does not take it."""
+    """A package is unproven, not what its record says, or its name is taken; `detail` lists every reason."""
 
     exit_code = 9
     meaning = "publishing was refused"
