@@ -23,7 +23,7 @@ def serve(call: Call) -> None:
     site = StaticSite(folder, token=token, log=lambda line: reporter.output("serve", line))
     listening = listen(words.get("host", "127.0.0.1"), port)
     readers = "whoever shows the token" if token else "whoever reaches it"
-    reporter.note(f"serving {folder} at {address(listening)} to {readers}; Ctrl-C stops it")
+    reporter.stage("serve", f"{folder} at {address(listening)} to {readers}; Ctrl-C stops it")
     serve_site(site, listening)
     reporter.note("stopped")
 

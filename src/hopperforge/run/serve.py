@@ -170,7 +170,7 @@ def find_file(folder: Path, path_info: str, accept: str) -> Answer | str | None:
         names = [name for name in path.split("/") if name]
         place = folder.joinpath(*names).resolve(strict=True)
         inside = place.is_relative_to(folder.resolve())
-    except (ValueError, OSError):  # no UTF-8, a NUL, a name too long, a loop of links, not there
+    except (ValueError, OSError, RuntimeError):  # no UTF-8, a NUL, not there, a name too long, a loop of links
         return None
     if not inside or any(name.startswith(".") for name in names):
         return None
@@ -237,7 +237,7 @@ def serve(site: StaticSite, listening: socket.socket) -> None:
         server = create_server(
             site,
             sockets=[listening],
-            threads=8,
+            threads=32,  # one is held by each slow reader of a range, none by readers of whole files
             connection_limit=500,
             asyncore_use_poll=True,
             max_request_body_size=1024,  # nobody has anything to send
