@@ -62,7 +62,7 @@ def test_files_are_sent_with_their_types(index: Path) -> None:
     types = {
         "/": "text/html; charset=utf-8",
         "/packages.json": "application/json",
-        "/doctor.py": "text/plain; charset=utf-8",
+        "/doctor.py": "text/x-python; charset=utf-8",
         f"/{WHEEL.replace('+', '%2B')}": "application/octet-stream",
         f"/{WHEEL.replace('+', '%2B')}.metadata": "text/plain; charset=utf-8",
         f"/{WHEEL.replace('+', '%2B')}.json": "application/json",
@@ -158,9 +158,9 @@ def test_only_files_that_never_change_are_kept_without_asking(index: Path) -> No
     caching = {
         f"/{WHEEL}": forever,
         f"/{WHEEL}.metadata": forever,
-        f"/{WHEEL}.json": "public, no-cache",
-        "/": "public, no-cache",
-        "/cu124/simple/fa3-fwd/": "public, no-cache",
+        f"/{WHEEL}.json": "no-cache",
+        "/": "no-cache",
+        "/cu124/simple/fa3-fwd/": "no-cache",
     }
     assert {path: get(index, path).headers["Cache-Control"] for path in caching} == caching
 
@@ -184,6 +184,8 @@ OUTSIDE = (
     "/out/secret.txt",
     "/out",
     "/linked.txt",
+    "/linked/",
+    "/linked/index.html",
     "/loop",
     "/loop/",
     "/.lock",
@@ -208,6 +210,8 @@ def test_what_is_not_published_is_not_there(index: Path, path: str) -> None:
     (index / "out").symlink_to(index.parent)
     (index / "linked.txt").symlink_to(index.parent / "secret.txt")
     (index / "loop").symlink_to("loop")
+    (index / "linked").mkdir()
+    (index / "linked" / "index.html").symlink_to(index.parent / "secret.txt")
     os.mkfifo(index / "pipe")
     environ = {"PATH_INFO": _path_info(path)}
     response = client(index).get("/", environ_overrides=environ)

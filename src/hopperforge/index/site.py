@@ -48,6 +48,7 @@ def site_pages(catalog: Catalog) -> Mapping[str, bytes]:
     text = _template().render(
         rows=_in_page_order(rows),
         chooser=chooser,
+        several_projects=len({row.entry.project for row in rows}) > 1,
         profiles=profiles,
         features=_features(profiles),
         scale=scale_of(catalog),

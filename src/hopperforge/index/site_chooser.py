@@ -14,24 +14,25 @@ from hopperforge.model.keys import JsonValue
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """A question: its key, what is asked, how to find the answer; one that is not `usual` is asked if it matters."""
+    """A question: its key, what is asked, what shows the answer; one that is not `usual` is asked if it matters."""
 
     key: str
     label: str
-    how: str = ""
+    command: str = ""
+    note: str = ""
     usual: bool = True
 
 
 QUESTIONS: Final = (
     Question(key="project", label="Package", usual=False),
     Question(
-        key="cuda", label="CUDA", how="of your torch: torch.version.cuda. If yours is not here, the next older one."
+        key="cuda", label="CUDA", command="torch.version.cuda", note="if yours is not here, take the next older one"
     ),
-    Question(key="torch", label="torch", how="torch.__version__"),
-    Question(key="python", label="Python", how="python --version"),
-    Question(key="gpu", label="GPU", how="nvidia-smi -L"),
-    Question(key="machine", label="Machine", how="uname -m", usual=False),
-    Question(key="profile", label="Profile", how="what is compiled in; the next section compares them"),
+    Question(key="torch", label="torch", command="torch.__version__"),
+    Question(key="python", label="Python", command="python3 --version"),
+    Question(key="gpu", label="GPU", command="nvidia-smi -L"),
+    Question(key="machine", label="Machine", command="uname -m", usual=False),
+    Question(key="profile", label="Profile", note="what is compiled in: compared below"),
 )
 
 

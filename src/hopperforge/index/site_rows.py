@@ -1,5 +1,6 @@
 """What the page for people shows of one package, as text that a template only has to place."""
 
+import functools
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -7,12 +8,14 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
 
+from markupsafe import Markup
 from packaging.version import Version
 
-from hopperforge.index.catalog import Catalog, Entry, GpuProof
+from hopperforge.index.catalog import Catalog, Entry, EntryGate, GpuProof
 from hopperforge.index.commands import Installation, installation, page_folder
 from hopperforge.index.pages import RECORD_SUFFIX, SIGNATURE_SUFFIX
 from hopperforge.index.served import Choices, Served, ranges, served_by
+from hopperforge.model.cell import AbiClass
 from hopperforge.model.versions import CudaVersion, ToolkitVersion, TorchVersion
 
 PLACEHOLDER: Final = "https://THIS-INDEX"
@@ -46,7 +49,7 @@ class Proof:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One package; `anchor` is its address on the page, `shelves` the narrowest that list it."""
+    """One package; `anchor` is its address on the page."""
 
     entry: Entry
     anchor: str
@@ -64,7 +67,8 @@ class Row:
     record: str
     signature: str
     commands: Installation
-    shelves: tuple[str, ...]
+    shelves: Markup
+    gates: Markup
     cells: str
 
     @property
@@ -101,6 +105,7 @@ def _row(entry: Entry, choices: Choices, scale: int) -> Row:
         signature=href + SIGNATURE_SUFFIX if entry.attested else "",
         commands=_commands(entry),
         shelves=_shelves(entry, served),
+        gates=_gate_items(entry.gates),
         cells=_cells(entry),
     )
 
@@ -116,10 +121,27 @@ def _commands(entry: Entry) -> Installation:
     return installation(entry, PLACEHOLDER, ToolkitVersion.parse(entry.toolkit).cuda, TorchVersion(0, 0))
 
 
-def _shelves(entry: Entry, served: Served) -> tuple[str, ...]:
-    """Name the narrowest page for each CUDA; a build for one torch has one torch."""
+def _shelves(entry: Entry, served: Served) -> Markup:
+    """Link the narrowest page for each CUDA; a build for one torch has one torch."""
     torch = TorchVersion.parse(served.torches[0]) if served.torches else TorchVersion(0, 0)
-    return tuple(page_folder(entry, CudaVersion.parse(cuda), torch) for cuda in served.cudas)
+    return _shelf_links(tuple(page_folder(entry, _cuda(cuda), torch) for cuda in served.cudas))
+
+
+# Thousands of packages share a few of each of these.
+_cuda = functools.cache(CudaVersion.parse)
+
+
+@functools.cache
+def _shelf_links(folders: tuple[str, ...]) -> Markup:
+    link = Markup('<a href="{}/simple/">{}</a>')
+    return Markup(", ").join(link.format(quote(folder), folder) for folder in folders)
+
+
+@functools.cache
+def _gate_items(gates: tuple[EntryGate, ...]) -> Markup:
+    item = Markup('<li class="{1}">{0}<span class="hidden">: {1}</span></li>')
+    items = Markup().join(item.format(gate.name, "passed" if gate.passed else "failed") for gate in gates)
+    return items or Markup('<li class="failed">no gate was run</li>')
 
 
 def megabytes(size: int) -> str:
@@ -190,7 +212,8 @@ def best_first(rows: Sequence[Row]) -> list[Row]:
     return sorted((row for row in rows if row.entry.yanked is None), key=_rank, reverse=True)
 
 
-def _rank(row: Row) -> tuple[bool, Version, CudaVersion, bool, str]:
+def _rank(row: Row) -> tuple[bool, Version, CudaVersion, bool, bool, str]:
     entry = row.entry
     public = Version(Version(entry.version).public)
-    return not entry.unproven, public, ToolkitVersion.parse(entry.toolkit).cuda, entry.gpu is not None, entry.file
+    cuda = ToolkitVersion.parse(entry.toolkit).cuda
+    return not entry.unproven, public, cuda, entry.gpu is not None, entry.abi is AbiClass.STABLE, entry.file

@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 import stat
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -25,33 +25,23 @@ from werkzeug.wrappers import Request, Response
 from werkzeug.wsgi import wrap_file
 
 from hopperforge.errors import InputError
+from hopperforge.index.whole import cache_control, content_type
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
 
 SIMPLE_JSON: Final = "application/vnd.pypi.simple.v1+json"
 
+_HTML: Final = "text/html"
+
 # The forms of a project's page (PEP 691): what is asked for, and the file that is. Of equals the first is taken.
 _FORMS: Final[Mapping[str, tuple[str, str]]] = {
-    "text/html": ("index.html", "text/html"),
+    _HTML: ("index.html", "text/html; charset=utf-8"),
     SIMPLE_JSON: ("index.json", SIMPLE_JSON),
     "application/vnd.pypi.simple.latest+json": ("index.json", SIMPLE_JSON),
     "application/vnd.pypi.simple.v1+html": ("index.html", "application/vnd.pypi.simple.v1+html"),
     "application/vnd.pypi.simple.latest+html": ("index.html", "application/vnd.pypi.simple.v1+html"),
 }
-
-_TYPES: Final[Mapping[str, str]] = {
-    ".html": "text/html",
-    ".json": "application/json",
-    ".metadata": "text/plain",
-    ".py": "text/plain",
-    ".toml": "text/plain",
-    ".txt": "text/plain",
-}
-
-# A file of these names is never written again with other bytes; records and signatures beside it may be.
-_IMMUTABLE: Final = (".whl", ".whl.metadata")
-_YEAR: Final = 365 * 24 * 3600
 
 _HEADERS: Final[Mapping[str, str]] = {
     # Pages bring their own style and script; nothing of them may call another place or be shown within one.
@@ -64,10 +54,11 @@ _HEADERS: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A file that answers a request: where it is, its type, and whether another form of it was there to choose."""
+    """A file that answers a request: where it is, its name in the index, its type, and whether there was a choice."""
 
     path: Path
-    mimetype: str
+    name: str
+    content_type: str
     negotiated: bool = False
 
 
@@ -127,7 +118,7 @@ class StaticSite:
             return _refusal(HTTPStatus.NOT_FOUND, "there is no such file")
         status = os.fstat(stream.fileno())
         body = wrap_file(request.environ, stream)
-        response = Response(body, mimetype=answer.mimetype, direct_passthrough=True)
+        response = Response(body, content_type=answer.content_type, direct_passthrough=True)
         response.content_length = status.st_size
         response.last_modified = int(status.st_mtime)  # type: ignore[assignment]
         # Files are replaced by renaming, so these three name the bytes.
@@ -148,15 +139,10 @@ class StaticSite:
     def _allow_caching(self, response: Response, answer: Answer) -> None:
         if answer.negotiated:
             response.vary.add("Accept")
-        if self._token is None:
-            response.cache_control.public = True
-        else:
-            response.cache_control.private = True
-        if answer.path.name.endswith(_IMMUTABLE):
-            response.cache_control.max_age = _YEAR
-            response.cache_control.immutable = True
-        else:
-            response.cache_control.no_cache = True
+        caching = cache_control(answer.name)
+        if self._token is not None:  # what was shown to one reader is not to be kept for others on the way
+            caching = f"private, {caching.removeprefix('public, ')}"
+        response.headers["Cache-Control"] = caching
 
 
 def find_file(folder: Path, path_info: str, accept: str) -> Answer | str | None:
@@ -175,23 +161,19 @@ def find_file(folder: Path, path_info: str, accept: str) -> Answer | str | None:
     if not inside or any(name.startswith(".") for name in names):
         return None
     if place.is_dir():
-        return _page(place, accept) if path.endswith("/") or not names else f"{quote(f'./{names[-1]}')}/"
-    return None if path.endswith("/") else Answer(path=place, mimetype=_mimetype(place))
+        return _page(place, names, accept) if path.endswith("/") or not names else f"{quote(f'./{names[-1]}')}/"
+    name = "/".join(names)
+    return None if path.endswith("/") else Answer(path=place, name=name, content_type=content_type(name))
 
 
-def _page(folder: Path, accept: str) -> Answer | None:
+def _page(folder: Path, names: Sequence[str], accept: str) -> Answer | None:
     """Choose between the forms of a folder's page; a folder without one is not listed."""
     if not (folder / "index.html").is_file():
         return None
-    if not (folder / "index.json").is_file():
-        return Answer(path=folder / "index.html", mimetype="text/html")
-    form = parse_accept_header(accept, MIMEAccept).best_match(_FORMS, default="text/html")
-    name, mimetype = _FORMS[form]
-    return Answer(path=folder / name, mimetype=mimetype, negotiated=True)
-
-
-def _mimetype(path: Path) -> str:
-    return SIMPLE_JSON if path.name == "index.json" else _TYPES.get(path.suffix, "application/octet-stream")
+    negotiated = (folder / "index.json").is_file()
+    form = parse_accept_header(accept, MIMEAccept).best_match(_FORMS, default=_HTML) if negotiated else _HTML
+    file, given = _FORMS[form]
+    return Answer(path=folder / file, name="/".join((*names, file)), content_type=given, negotiated=negotiated)
 
 
 def _open_regular(path: Path) -> IO[bytes] | None:

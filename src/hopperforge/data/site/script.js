@@ -82,15 +82,14 @@
   const chosen = () => Object.fromEntries(new FormData(form));
   const fits = (found, answers) => Object.entries(answers).every(([key, value]) => found.answers[key].includes(value));
   const serves = (answers) => packages.some((found) => fits(found, answers));
-  const label = (fieldset) => fieldset.querySelector("legend").textContent;
 
   const markOptions = (answers) => {
     for (const fieldset of fieldsets) {
       for (const input of fieldset.querySelectorAll("input")) {
         const none = !serves({ ...answers, [fieldset.dataset.key]: input.value });
         input.parentElement.classList.toggle("none", none);
-        input.toggleAttribute("aria-describedby", none);
         if (none) input.setAttribute("aria-describedby", "none-fits");
+        else input.removeAttribute("aria-describedby");
       }
     }
   };
@@ -99,12 +98,17 @@
     link.href = "#" + encodeURIComponent(found.row);
     return link;
   };
+  const factOf = (cell) => {
+    const text = element("dd", "", ...cell.cloneNode(true).childNodes);
+    return element("div", "", element("dt", "", cell.dataset.label), text);
+  };
   const showPackage = (fitting) => {
     const [first, ...others] = fitting;
     const row = byId(first.row);
-    const title = `${row.querySelector("th small").textContent} ${first.version}`;
-    const parts = [".marks", ".facts", ".install"].map((part) => row.querySelector(part)).filter(Boolean);
-    const shown = [element("h3", "", title), ...parts.map((part) => part.cloneNode(true))];
+    const title = `${first.answers.project[0]} ${first.version}`;
+    const facts = element("dl", "facts", ...[...row.rows[0].cells].slice(2, 6).map(factOf));
+    const copies = [".marks", ".install"].map((part) => row.querySelector(part)?.cloneNode(true) ?? "");
+    const shown = [element("h3", "", title), copies[0], facts, copies[1]];
     const evidence = linkTo(first);
     evidence.textContent = "Its gates, speeds and record";
     const more = element("p", "also", evidence, ".");
@@ -120,7 +124,7 @@
       const key = fieldset.dataset.key;
       const others = [...fieldset.querySelectorAll("input")].filter((one) => serves({ ...answers, [key]: one.value }));
       if (!others.length) continue;
-      const item = element("li", "", `With another ${label(fieldset)}:`);
+      const item = element("li", "", `With another ${fieldset.dataset.label}:`);
       for (const other of others) {
         const button = element("button", "", other.value);
         button.type = "button";
