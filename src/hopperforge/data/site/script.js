@@ -164,13 +164,15 @@
     if (!texts.has(body)) texts.set(body, `${body.rows[0].textContent} ${body.dataset.find}`.toLowerCase());
     return texts.get(body);
   };
+  // A number is looked for from its beginning, so that "2.6" does not find "12.6".
+  const pattern = (word) => new RegExp((/^\d/.test(word) ? "(?<![\\d.])" : "") + word.replace(/[^\w\s]/g, "\\$&"));
   const filter = byId("filter");
   const total = byId("count").textContent;
   const applyFilter = () => {
-    const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean).map(pattern);
     let count = 0;
     for (const body of bodies) {
-      const found = words.every((word) => text(body).includes(word));
+      const found = words.every((word) => word.test(text(body)));
       if (body.hidden === found) body.hidden = !found;
       count += found;
     }
