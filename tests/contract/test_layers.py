@@ -11,7 +11,7 @@ PACKAGE = "hopperforge"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "report", "model", "__init__"),
     ("config", "pairing", "merging", "planning", "sizing", "plan_report", "support", "index"),
-    ("run",),
+    ("run", "node"),
     ("setup_job", "store", "executors"),
     ("stages",),
     ("pipeline",),
