@@ -70,7 +70,7 @@ def image(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def doctor(session: nox.Session) -> None:
-    """Say what this machine lacks, and how to install it: engine."""
+    """Say what this machine lacks, and how to mend it: engine, or node index=URL."""
     verb(session, "doctor")
 
 

@@ -13,7 +13,7 @@ from typing import Final, NoReturn
 
 import platformdirs
 
-from hopperforge import __version__, verbs, verbs_cache, verbs_packages
+from hopperforge import __version__, verbs, verbs_cache, verbs_doctor, verbs_packages
 from hopperforge.console import standard_reporter
 from hopperforge.errors import INTERRUPTED_EXIT_CODE, HopperforgeError, InputError
 from hopperforge.model.place import StorePlace
@@ -27,14 +27,14 @@ VERBS: Final[dict[str, tuple[Callable[[verbs.Call], None], str]]] = {
     "patch": (verbs.patch, "apply the patch series and list a profile's units"),
     "build": (verbs.build, "build packages into the wheelhouse"),
     "image": (verbs.image, "make the builder image of a toolkit: cuda=13.0 engine=docker"),
-    "doctor": (verbs.doctor, "say what this machine lacks and how to install it: engine"),
+    "doctor": (verbs_doctor.doctor, "say what this machine lacks: engine, or node index=URL"),
     "verify": (verbs_packages.verify, "import a wheel beside a real torch: wheel=FILE torch=2.11 [base=trixie]"),
     "smoke": (verbs_packages.smoke, "run the smoke tests on this machine's GPU: wheel=FILE interpreter=python3"),
     "record": (verbs_packages.record, "join a smoke run's result to the wheel's record: gpu.json"),
     "cache": (verbs_cache.cache, "look after compiled objects: stats, verify, share or trim=20GB"),
     "clean": (verbs.clean, "remove what can be made again: what=work, cache or wheelhouse"),
 }
-JSON_VERBS: Final = ("plan", "patch", "build", "matrix")
+JSON_VERBS: Final = ("plan", "patch", "build", "matrix", "doctor")
 
 
 def main() -> NoReturn:

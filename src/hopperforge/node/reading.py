@@ -50,6 +50,8 @@ def _entry(item: Mapping[str, Any]) -> Entry:
     lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
     entry = Entry(**{**values, **lists})
     satisfies((), ",".join((entry.requires_python or "", re.sub("^torch", "", entry.torch or ""))))
+    if not all(isinstance(text, str) for text in (entry.version, entry.file, entry.driver, entry.toolkit)):
+        raise TypeError(f"{entry.file} holds a number where a text belongs")
     if not entry.cells or not entry.cuda:
         raise ValueError(f"{entry.file} names no cell or no toolkit")
     return entry
@@ -58,10 +60,9 @@ def _entry(item: Mapping[str, Any]) -> Entry:
 def _fetch(index: str, environ: Mapping[str, str]) -> bytes:
     if "://" not in index:
         index = Path(index).absolute().as_uri()
-    parts = urllib.parse.urlsplit(index)
     address = f"{as_url(index)}/packages.json"
     request = urllib.request.Request(address, headers={"User-Agent": "hopperforge-doctor"})  # noqa: S310
-    secret = _credentials(parts, environ)
+    secret = credentials(index, environ)
     if secret is not None:
         # unredirected: it is for this server, not for wherever that one points
         request.add_unredirected_header("Authorization", f"Basic {base64.b64encode(secret.encode()).decode()}")
@@ -77,8 +78,9 @@ def _fetch(index: str, environ: Mapping[str, str]) -> bytes:
         raise UnreadableError(f"{address} cannot be read: {reason}") from error
 
 
-def _credentials(parts: urllib.parse.SplitResult, environ: Mapping[str, str]) -> str | None:
+def credentials(index: str, environ: Mapping[str, str]) -> str | None:
     """Find "user:password" for a server: of the URL, of the environment, of the netrc file, in this order."""
+    parts = urllib.parse.urlsplit(index)
     if parts.scheme not in ("http", "https"):
         return None
     if parts.username is not None:

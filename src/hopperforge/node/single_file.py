@@ -40,6 +40,11 @@ of the index fits; 23 the index cannot be read; 2 the arguments are wrong; 1 is 
 from __future__ import annotations
 
 '''
+_TOO_OLD: Final = """
+if sys.version_info < (3, 9):
+    sys.exit("doctor.py needs Python 3.9 or newer, and so does the package; this is " + sys.version.split()[0])
+
+"""
 _TAIL: Final = '\n\nif __name__ == "__main__":\n    sys.exit(main())\n'
 
 
@@ -48,7 +53,7 @@ def doctor_source() -> bytes:
     texts = {part: files(_OWN).joinpath(f"{part}.py").read_text(encoding="utf-8") for part in PARTS}
     trees = {part: ast.parse(text) for part, text in texts.items()}
     bodies = [f"# {part}: {ast.get_docstring(trees[part])}\n\n{_body(trees[part], texts[part])}" for part in PARTS]
-    return (_HEAD + _imports(trees.values()) + "\n\n" + "\n\n".join(bodies) + _TAIL).encode()
+    return (_HEAD + _imports(trees.values()) + _TOO_OLD + "\n\n".join(bodies) + _TAIL).encode()
 
 
 def _body(tree: ast.Module, text: str) -> str:

@@ -34,7 +34,8 @@ def satisfies(version: Numbers, specifier: str) -> bool:
     | == != >= <= > < | its numbers compare so, 2.6 being 2.6.0 |
     | ~= 2.6.1 | it is >= 2.6.1 and begins with 2.6         |
     """
-    return all(_clause(version, part.strip()) for part in specifier.split(",") if part.strip())
+    held = [_clause(version, part.strip()) for part in specifier.split(",") if part.strip()]
+    return all(held)  # only now: a clause that is none is said even where another one fails
 
 
 def _clause(version: Numbers, text: str) -> bool:
