@@ -93,6 +93,12 @@ def record(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def publish(session: nox.Session) -> None:
+    """Publish proven packages to an index: to=/srv/index or s3://bucket/prefix; promote=, yank=, --dry-run."""
+    verb(session, "publish")
+
+
+@nox.session(default=False)
 def cache(session: nox.Session) -> None:
     """Look after compiled objects: stats, verify, share or trim=20GB."""
     verb(session, "cache")

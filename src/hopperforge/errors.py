@@ -81,6 +81,13 @@ class GateError(HopperforgeError):
     meaning = "a gate failed"
 
 
+class PublishError(HopperforgeError):
+    """A package is unproven, not what its record says, or its name is taken; `detail` lists every reason."""
+
+    exit_code = 9
+    meaning = "publishing was refused"
+
+
 class SmokeError(HopperforgeError):
     """The smoke tests failed on the GPU, or no GPU answered."""
 

@@ -40,7 +40,8 @@ _CLEANABLE: Final = ("work", "cache", "wheelhouse")
 class Call:
     """A verb's words and flags, and the world it runs in; `answer` prints to standard output.
 
-    `glibc` is this machine's version, `root` whether we are root, `keep` the flag --keep.
+    `glibc` is this machine's version, `root` whether we are root, `keep`, `dry_run` and
+    `allow_unproven` the flags --keep, --dry-run and --allow-unproven.
     """
 
     words: tuple[str, ...]
@@ -53,6 +54,8 @@ class Call:
     glibc: str = ""
     root: bool = False
     keep: bool = False
+    dry_run: bool = False
+    allow_unproven: bool = False
 
     def project(self) -> Project:
         """Read the project's facts; every problem of every file is one error."""

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from tests.unit.entry_zoo import entry
+from tests.unit.index_zoo import entry
 
 from hopperforge.index.catalog import Catalog, Entry, EntryCell
 from hopperforge.model.cell import AbiClass

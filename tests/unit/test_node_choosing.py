@@ -9,8 +9,10 @@ from packaging.specifiers import SpecifierSet
 from tests.unit.node_zoo import A100, B200, H100, known, newer, node, per_torch, stable, trimmed
 
 from hopperforge.config.project import load_project
-from hopperforge.index.catalog import Entry, EntryCell
+from hopperforge.index.catalog import Catalog, Entry, EntryCell
 from hopperforge.index.commands import installation
+from hopperforge.index.pages import cudas_of, shelves_of
+from hopperforge.index.whole import index_files
 from hopperforge.model.cell import AbiClass
 from hopperforge.model.versions import CudaVersion, TorchVersion
 from hopperforge.node.answer import as_url, commands, examine
@@ -239,3 +241,13 @@ def test_specifiers_mean_what_packaging_says(version: str, clauses: list[str]) -
 def test_a_specifier_of_another_kind_is_refused() -> None:
     with pytest.raises(ValueError, match="no version specifier"):
         satisfies((2, 6), "===2.6")
+
+
+@pytest.mark.parametrize("cuda", [None, (11, 8), (12, 4), (12, 6), (12, 9), (13, 0), (14, 1)])
+@pytest.mark.parametrize("entry", [stable(), newer(), per_torch(), trimmed(), per_torch(default=False, profile="full")])
+def test_the_page_is_one_that_the_index_has_and_lists_the_wheel(entry: Entry, cuda: tuple[int, int] | None) -> None:
+    catalog = Catalog.of([stable(), newer(), per_torch(), trimmed(), per_torch(default=False, profile="full")])
+    (one,) = known(entry)
+    page = page_of(one, known(*catalog.packages), cuda)
+    assert page.removesuffix("/simple") in shelves_of(entry, cudas_of(catalog))
+    assert f"{page}/index.html" in index_files(catalog)

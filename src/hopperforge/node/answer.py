@@ -53,12 +53,13 @@ def commands(entry: Entry, page: str, index: str) -> dict[str, str]:
     root = as_url(index)
     direct = f"{entry.project} @ {root}/{urllib.parse.quote(entry.path)}#sha256={entry.sha256}"
     pinned = shlex.quote(f"{entry.project}=={entry.version} --hash=sha256:{entry.sha256}")
-    held, url = "--no-deps --require-hashes", shlex.quote(f"{root}/{page}/")
+    url = shlex.quote(f"{root}/{page}/{entry.project}/index.html")
+    held = f"--no-deps --no-index --find-links {url} --require-hashes -r /dev/stdin"
     return {
         "pip": f"pip install --no-deps {shlex.quote(direct)}",
         "uv": f"uv pip install --no-deps {shlex.quote(direct)}",
-        "pip_by_page": f"echo {pinned} | pip install {held} --index-url {url} -r /dev/stdin",
-        "uv_by_page": f"echo {pinned} | uv pip install {held} --index {url} -r /dev/stdin",
+        "pip_by_page": f"echo {pinned} | pip install {held}",
+        "uv_by_page": f"echo {pinned} | uv pip install {held}",
     }
 
 
