@@ -99,6 +99,12 @@ def publish(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def bundle(session: nox.Session) -> None:
+    """Make a tar that installs with no network: cuda=12.8 torch=2.9 [python=3.12 with=torch]."""
+    verb(session, "bundle")
+
+
+@nox.session(default=False)
 def cache(session: nox.Session) -> None:
     """Look after compiled objects: stats, verify, share or trim=20GB."""
     verb(session, "cache")

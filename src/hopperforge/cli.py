@@ -13,7 +13,7 @@ from typing import Final, NoReturn
 
 import platformdirs
 
-from hopperforge import __version__, verbs, verbs_cache, verbs_doctor, verbs_index, verbs_packages
+from hopperforge import __version__, verbs, verbs_bundle, verbs_cache, verbs_doctor, verbs_index, verbs_packages
 from hopperforge.console import standard_reporter
 from hopperforge.errors import INTERRUPTED_EXIT_CODE, HopperforgeError, InputError
 from hopperforge.model.place import StorePlace
@@ -32,12 +32,14 @@ VERBS: Final[dict[str, tuple[Callable[[verbs.Call], None], str]]] = {
     "smoke": (verbs_packages.smoke, "run the smoke tests on this machine's GPU: wheel=FILE interpreter=python3"),
     "record": (verbs_packages.record, "join a smoke run's result to the wheel's record: gpu.json"),
     "publish": (verbs_index.publish, "publish proven packages: to=FOLDER, s3://..., gs://...; promote=, yank="),
+    "bundle": (verbs_bundle.bundle, "make a tar that installs with no network: cuda=12.8 torch=2.9 [with=torch]"),
     "cache": (verbs_cache.cache, "look after compiled objects: stats, verify, share or trim=20GB"),
     "clean": (verbs.clean, "remove what can be made again: what=work, cache or wheelhouse"),
 }
 JSON_VERBS: Final = ("plan", "patch", "build", "matrix", "doctor")
 PUBLISHING: Final = ("publish",)
-FLAGS: Final = {"json": JSON_VERBS, "dry_run": PUBLISHING, "allow_unproven": PUBLISHING}
+UNPROVEN: Final = (*PUBLISHING, "bundle")
+FLAGS: Final = {"json": JSON_VERBS, "dry_run": PUBLISHING, "allow_unproven": UNPROVEN}
 
 
 def main() -> NoReturn:
