@@ -11,8 +11,12 @@ from pathlib import Path
 
 import pytest
 from packaging.version import Version
+from ruamel.yaml import YAML
 from tests.integration.command import hopperforge
+from tests.integration.fake_node import H100, smi, torch
+from tests.integration.snippets import snippets
 from tests.integration.stand_in import framework_wheel
+from tests.unit.node_zoo import TORCH
 from tests.unit.publish_zoo import STABLE, shelve
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
@@ -145,3 +149,40 @@ def test_a_torch_that_cannot_be_had_is_said(tmp_path: Path) -> None:
     assert ended.status == 5
     assert "torch==2.11.* cannot be fetched for Python 3.12.0 with glibc 2.28" in ended.err
     assert not (tmp_path / "b.tar").exists()
+
+
+def test_the_prolog_of_the_documents_lets_fitting_nodes_pass(copy: Path, python: Path, tmp_path: Path) -> None:
+    (prolog,) = snippets("air-gapped", "sh")
+    script, log = tmp_path / "prolog", tmp_path / "log"
+    script.write_text(prolog)
+    script.chmod(0o755)
+    torch(tmp_path, version=TORCH.replace(b"2.6.0+cu124", b"2.11.0+cu130").replace(b"12.4", b"13.0"))
+    bare = {"BUNDLE": str(copy), "PYTHON": str(python), "PYTHONPATH": str(tmp_path / "site"), "LOG": str(log)}
+    assert run([script], copy, bare)[0] == 1
+    assert "there is no NVIDIA driver" in log.read_text()
+    node = bare | {"PATH": f"{smi(tmp_path, H100).parent}:{os.environ['PATH']}"}
+    for answer in ("fits (exit code 20)", "installed (exit code 0)"):
+        status, said = run([script], copy, node)
+        assert status == 0, said
+        assert answer in log.read_text()
+    assert installed(python) >= BOTH
+    remove(python)
+
+
+def test_the_init_container_of_the_documents_installs_into_a_folder(copy: Path, python: Path, tmp_path: Path) -> None:
+    pod, play = (YAML(typ="safe").load(text) for text in snippets("air-gapped", "yaml"))
+    (init,) = pod["spec"]["initContainers"]
+    (server,) = pod["spec"]["containers"]
+    shared = {mount["name"]: mount["mountPath"] for mount in server["volumeMounts"]}
+    assert server["env"] == [{"name": "PYTHONPATH", "value": shared["fa3"]}]
+    assert {mount["name"] for mount in init["volumeMounts"]} == {one["name"] for one in pod["spec"]["volumes"]}
+    places = {shared["fa3"]: str(tmp_path / "fa3"), "/bundles/fa3-fwd-cu128-torch2.9/install.sh": "./install.sh"}
+    status, said = run([places.get(word, word) for word in init["command"]], copy, {"PYTHON": str(python)})
+    assert status == 0, said
+    assert (tmp_path / "fa3" / "fa3_fwd" / "__init__.py").is_file()
+    unpack, look, install = play[0]["tasks"]
+    assert unpack["ansible.builtin.unarchive"]["src"] == "{{ bundle }}.tar"
+    assert (look["failed_when"], install["when"]) == ("doctor.rc not in [0, 20]", "doctor.rc == 20")
+    for task in (look, install):
+        program = task["ansible.builtin.command"].partition("/opt/{{ bundle }}/")[2].split()[0]
+        assert os.access(copy / program, os.X_OK)

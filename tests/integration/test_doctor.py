@@ -17,22 +17,14 @@ from typing import Any
 
 import pytest
 from tests.integration.command import hopperforge
-from tests.unit.node_zoo import newer, per_torch, stable
-from tests.unit.test_node_looking import OURS, TORCH, distribution
+from tests.integration.fake_node import H100, smi, torch
+from tests.unit.node_zoo import OURS, TORCH, distribution, newer, per_torch, stable
 
 from hopperforge.index.catalog import Catalog, Entry
 from hopperforge.node.single_file import doctor_source
 
 pytestmark = pytest.mark.integration
 
-H100 = "NVIDIA H100 80GB HBM3, 580.65.06, 9.0, Disabled"
-SMI = """#!/bin/sh
-case "$1" in
-*mig.mode.current*) {full} ;;
---query-gpu=*) {short} ;;
-*) echo "| NVIDIA-SMI 580.65.06   Driver Version: 580.65.06   CUDA Version: {cuda} |" ;;
-esac
-"""
 LIBCUDA = """
 #include <string.h>
 extern "C" {
@@ -55,24 +47,6 @@ def publish(folder: Path, *entries: Entry) -> Path:
     folder.mkdir()
     (folder / "packages.json").write_bytes(Catalog.of(entries).to_json())
     return folder
-
-
-def smi(folder: Path, *rows: str, cuda: str = "13.0", full: str | None = None) -> Path:
-    """A program that answers as the driver's does."""
-    (folder / "bin").mkdir(exist_ok=True)
-    program = folder / "bin" / "nvidia-smi"
-    short = "; ".join(f"echo '{row.rsplit(', ', 2)[0]}'" for row in rows)
-    answer = "; ".join(f"echo '{row}'" for row in rows) if full is None else full
-    program.write_text(SMI.format(full=answer, short=short or "exit 9", cuda=cuda))
-    program.chmod(0o755)
-    return program
-
-
-def torch(folder: Path, body: str = "", version: bytes = TORCH) -> None:
-    """A torch that imports as `body` says."""
-    head = "from torch import version\n__version__ = version.__version__\ndef compiled_with_cxx11_abi(): return False\n"
-    whole = head + body
-    distribution(folder / "site", "torch", "2.6.0", {"torch/__init__.py": whole.encode(), "torch/version.py": version})
 
 
 def doctor(

@@ -1,6 +1,9 @@
 """A healthy Hopper node, and catalogs as the doctor reads them."""
 
+import base64
+import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 from tests.unit.index_zoo import entry
@@ -14,6 +17,14 @@ from hopperforge.node.values import Entry as Known
 H100 = Gpu("NVIDIA H100 80GB HBM3", (9, 0))
 A100 = Gpu("NVIDIA A100-SXM4-80GB", (8, 0))
 B200 = Gpu("NVIDIA B200", (10, 0))
+OURS = {"fa3_fwd/__init__.py": b"", "fa3_fwd_interface.py": b"import fa3_fwd\n"}
+TORCH = b"""from typing import Optional
+__version__ = '2.6.0+cu124'
+debug = False
+cuda: Optional[str] = '12.4'
+git_version = '1eba9b3aa3c43f86f4a2c807ac8e12c4a7767340'
+hip: Optional[str] = None
+"""
 
 
 def node(**changes: Any) -> Node:
@@ -77,3 +88,18 @@ def trimmed(**changes: Any) -> Entry:
         "switches": ("A", "B"),
     }
     return stable(**(facts | changes))
+
+
+def distribution(site: Path, name: str, version: str, files: dict[str, bytes]) -> Path:
+    """Put an installed distribution into a folder, with its RECORD."""
+    info = site / f"{name.replace('-', '_')}-{version}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    lines = []
+    for path, content in files.items():
+        (site / path).parent.mkdir(parents=True, exist_ok=True)
+        (site / path).write_bytes(content)
+        digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode().rstrip("=")
+        lines.append(f"{path},sha256={digest},{len(content)}")
+    (info / "RECORD").write_text("\n".join([*lines, f"{info.name}/METADATA,,", f"{info.name}/RECORD,,", ""]))
+    return info

@@ -115,7 +115,7 @@ def test_texts_name_every_wheel_and_every_folder() -> None:
     assert requirements([TORCH, OURS]).decode() == constraint_lines(
         [(OURS.project, OURS.version, HASH), (TORCH.project, TORCH.version, TORCH.sha256)]
     )
-    assert b"--find-links pool/fa3-fwd --find-links wheels" in install_script([TORCH, OURS])
+    assert b' --find-links "$here/pool/fa3-fwd" --find-links "$here/wheels" "$@"' in install_script([TORCH, OURS])
     text = readme(CELL, [OURS, TORCH], with_torch=True).decode()
     assert "Torch and all it requires are here too" in text
     assert "Torch 2.9 must be there already" in readme(CELL, [OURS], with_torch=False).decode()

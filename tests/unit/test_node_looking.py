@@ -1,13 +1,11 @@
 """What the doctor makes of what a machine says: driver and GPUs, torch's files, installed packages."""
 
-import base64
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.node_zoo import known, newer, node, stable
+from tests.unit.node_zoo import OURS, TORCH, distribution, known, newer, node, stable
 
 from hopperforge.node.installed import installed_under, look_at_packages
 from hopperforge.node.looking import join_driver, join_gpus, look_at_torch, read_abi
@@ -54,31 +52,6 @@ def test_gpus_that_are_not_ready_are_explained() -> None:
     assert driver is not None
     assert driver.trouble is not None
     assert "start nvidia-fabricmanager" in driver.trouble
-
-
-def distribution(site: Path, name: str, version: str, files: dict[str, bytes]) -> Path:
-    """Put an installed distribution into a folder, with its RECORD."""
-    info = site / f"{name.replace('-', '_')}-{version}.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-    lines = []
-    for path, content in files.items():
-        (site / path).parent.mkdir(parents=True, exist_ok=True)
-        (site / path).write_bytes(content)
-        digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode().rstrip("=")
-        lines.append(f"{path},sha256={digest},{len(content)}")
-    (info / "RECORD").write_text("\n".join([*lines, f"{info.name}/METADATA,,", f"{info.name}/RECORD,,", ""]))
-    return info
-
-
-OURS = {"fa3_fwd/__init__.py": b"", "fa3_fwd_interface.py": b"import fa3_fwd\n"}
-TORCH = b"""from typing import Optional
-__version__ = '2.6.0+cu124'
-debug = False
-cuda: Optional[str] = '12.4'
-git_version = '1eba9b3aa3c43f86f4a2c807ac8e12c4a7767340'
-hip: Optional[str] = None
-"""
 
 
 def packages(*sites: Path) -> tuple[Package, ...]:

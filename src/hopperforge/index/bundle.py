@@ -87,21 +87,19 @@ def pylock(locked: Iterable[Locked], requires_python: str | None) -> bytes:
 
 def install_script(locked: Iterable[Locked]) -> bytes:
     """Write install.sh: it checks every file, then installs by pip, or by uv where that Python has no pip."""
-    words = ["--no-deps", "--no-index", "--require-hashes", "-r", REQUIREMENTS_NAME]
-    for folder in sorted({one.folder for one in locked}):
-        words += ["--find-links", folder]
-    asked = shlex.join(words)
+    places = "".join(f' --find-links "$here/{folder}"' for folder in sorted({one.folder for one in locked}))
+    asked = f'--no-deps --no-index --require-hashes -r "$here/{REQUIREMENTS_NAME}"{places} "$@"'
     return f"""\
 #!/bin/sh
 # Installs this bundle without network: [PYTHON=/path/to/python3] ./install.sh [options of pip or uv]
 set -eu
-cd -- "$(dirname -- "$0")"
-sha256sum --check --quiet {SUMS_NAME}
+here=$(cd -- "$(dirname -- "$0")" && pwd)
+(cd -- "$here" && sha256sum --check --quiet {SUMS_NAME})
 python=${{PYTHON:-python3}}
 if "$python" -m pip --version >/dev/null 2>&1; then
-    exec "$python" -m pip install {asked} "$@"
+    exec "$python" -m pip install {asked}
 fi
-exec uv pip install --offline --python "$python" {asked} "$@"
+exec uv pip install --offline --python "$python" {asked}
 """.encode()
 
 
