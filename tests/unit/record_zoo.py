@@ -9,6 +9,7 @@ from hopperforge.model.record import (
     ImageFacts,
     PackFacts,
     Record,
+    Reproduction,
     ServedCell,
     SourceFacts,
     ToolkitFacts,
@@ -49,6 +50,8 @@ PACK = PackFacts(
         ),
     ),
 )
+
+REPRODUCTION = Reproduction(created="2026-11-22T07:00:00Z", machine="x86_64, 16 cores", engine="podman", by="ann")
 
 
 def record(**changes: Any) -> Record:
@@ -102,8 +105,11 @@ def record(**changes: Any) -> Record:
             flags=("-O3", "-DX=\u201cy\u201d"),
             tools={"setuptools": "84.2.1"},
         ),
+        "licences": {"LICENSE": "0c" * 32, "LICENSE.cuda.txt": "0d" * 32},
+        "sbom": "0e" * 32,
         "gates": GATES,
         "gpu": None,
+        "reproduced": (REPRODUCTION,),
         "timings": {"kernels": 93.25, "front": 6},
         "created": "2026-11-21T07:00:00Z",
     }
