@@ -93,6 +93,12 @@ def record(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def reproduce(session: nox.Session) -> None:
+    """Build a wheel again from its record alone and compare: wheel=FILE or URL, or twice profile=hdim128-bf16."""
+    verb(session, "reproduce")
+
+
+@nox.session(default=False)
 def cache(session: nox.Session) -> None:
     """Look after compiled objects: stats, verify, share or trim=20GB."""
     verb(session, "cache")

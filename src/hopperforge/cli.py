@@ -13,7 +13,7 @@ from typing import Final, NoReturn
 
 import platformdirs
 
-from hopperforge import __version__, verbs, verbs_cache, verbs_packages
+from hopperforge import __version__, verbs, verbs_cache, verbs_packages, verbs_proof
 from hopperforge.console import standard_reporter
 from hopperforge.errors import INTERRUPTED_EXIT_CODE, HopperforgeError, InputError
 from hopperforge.model.place import StorePlace
@@ -31,6 +31,10 @@ VERBS: Final[dict[str, tuple[Callable[[verbs.Call], None], str]]] = {
     "verify": (verbs_packages.verify, "import a wheel beside a real torch: wheel=FILE torch=2.11 [base=trixie]"),
     "smoke": (verbs_packages.smoke, "run the smoke tests on this machine's GPU: wheel=FILE interpreter=python3"),
     "record": (verbs_packages.record, "join a smoke run's result to the wheel's record: gpu.json"),
+    "reproduce": (
+        verbs_proof.reproduce,
+        "build a wheel again from its record and compare: wheel=FILE, or twice profile=hdim128-bf16",
+    ),
     "cache": (verbs_cache.cache, "look after compiled objects: stats, verify, share or trim=20GB"),
     "clean": (verbs.clean, "remove what can be made again: what=work, cache or wheelhouse"),
 }

@@ -31,6 +31,7 @@ from hopperforge.run.files import make_folder, temporary_folder
 from hopperforge.run.workspace import Workspace
 from hopperforge.sizing import size
 from hopperforge.stages.builder import Containers, found_image_builder, host_builder, image_builder
+from hopperforge.stages.checkout import describe_checkout
 from hopperforge.stages.front_image import bind_in_image
 from hopperforge.stages.front_torch import FrontInputs, bind, build_key, torch_requirement
 from hopperforge.stages.kernels import cached_units, compile_pack, expected_seconds, unit_keys
@@ -304,6 +305,7 @@ class Job:
                 pack=pack,
                 verified=verified,
                 engine=inputs.engine.name,
+                made_by=describe_checkout(self.workspace),
                 timings=clock.seconds,
                 created=self.now(),
             )

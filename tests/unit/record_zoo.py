@@ -12,6 +12,7 @@ from hopperforge.model.record import (
     Reproduction,
     ServedCell,
     SourceFacts,
+    ToolFacts,
     ToolkitFacts,
     UnitFacts,
     WheelFacts,
@@ -110,6 +111,7 @@ def record(**changes: Any) -> Record:
         "gates": GATES,
         "gpu": None,
         "reproduced": (REPRODUCTION,),
+        "made_by": ToolFacts(version="0.1.0", commit="c0" * 20, clean=True),
         "timings": {"kernels": 93.25, "front": 6},
         "created": "2026-11-21T07:00:00Z",
     }

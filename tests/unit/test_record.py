@@ -136,12 +136,12 @@ def test_record_of_another_format_is_refused() -> None:
 
 def _of_format_2() -> Any:
     plain = json.loads(record().to_json())
-    for field in ("licences", "sbom", "reproduced"):
+    for field in ("licences", "sbom", "reproduced", "made_by"):
         del plain[field]
     return plain | {"format": 2}
 
 
-OLD: dict[str, Any] = {"licences": {}, "sbom": None, "reproduced": ()}
+OLD: dict[str, Any] = {"licences": {}, "sbom": None, "reproduced": (), "made_by": None}
 
 
 def test_record_of_format_2_is_read_as_one_without_a_bill_of_materials() -> None:

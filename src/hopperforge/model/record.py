@@ -22,6 +22,9 @@ from hopperforge.model.wheel import GateResult
 RECORD_FORMAT: Final = 3
 """Format 1, from before units had several sources, and 2, from before bills of materials, are read as well."""
 
+REPRODUCTION: Final = "reproduction"
+"""The field of the file that `reproduce` writes and `record` joins."""
+
 _STRICT: Final = ConfigDict(extra="forbid", strict=True, ser_json_inf_nan="constants")
 _V = TypeVar("_V")
 
@@ -166,6 +169,16 @@ class ImageFacts:
 
 @with_config(_STRICT)
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ToolFacts:
+    """The hopperforge that built: its version, and the commit of its checkout, with no change to it if `clean`."""
+
+    version: str
+    commit: str | None
+    clean: bool
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reproduction:
     """A rebuild that gave the same bytes: when (UTC in text), on what kind of machine, in which engine, and by whom.
 
@@ -190,7 +203,8 @@ class Record:
     `image` is None for a build on the host; `pack` is None where upstream's own build compiled the kernels; `licences`
     are the files of dist-info/licenses by sha256 and `sbom` is the sha256 of the bill of materials inside, empty and
     None in packages from before these were; `gpu` is None until the smoke tests passed on a GPU, then their gpu.json
-    as it is; `reproduced` are the rebuilds that gave the same bytes; `timings` are wall seconds by stage; `created` is
+    as it is; `reproduced` are the rebuilds that gave the same bytes; `made_by` is None in packages of
+    format 2; `timings` are wall seconds by stage; `created` is
     a UTC time in text.
     """
 
@@ -217,6 +231,7 @@ class Record:
     gates: tuple[GateResult, ...]
     gpu: Mapping[str, Any] | None
     reproduced: tuple[Reproduction, ...]
+    made_by: ToolFacts | None
     timings: Mapping[str, float]
     created: str
 
@@ -264,7 +279,7 @@ def _renewed(data: bytes) -> bytes:
         case {"format": 1 | 2 as before} if not isinstance(before, bool | float):
             if before == 1:
                 _name_sources(document.get("pack"))
-            added: dict[str, Any] = {"licences": {}, "sbom": None, "reproduced": []}
+            added: dict[str, Any] = {"licences": {}, "sbom": None, "reproduced": [], "made_by": None}
             return json.dumps({**added, **document, "format": RECORD_FORMAT}).encode()
         case _:
             return data
@@ -285,4 +300,17 @@ def _field(location: tuple[int | str, ...]) -> str:
     return ".".join(map(str, location)) or "the file"
 
 
+def read_reproduction(value: object, place: str) -> Reproduction:
+    """Take a rebuild out of the file that `reproduce` writes; InputError names `place` and what is wrong."""
+    try:
+        return _REPRODUCTION.validate_json(json.dumps(value))
+    except ValidationError as error:
+        raise InputError(
+            f"{place} is no result of a rebuild",
+            detail=[f"{_field(item['loc'])}: {item['msg']}" for item in error.errors(include_url=False)],
+            hint="nox -s reproduce -- wheel=URL   # writes one",
+        ) from error
+
+
 _RECORD: Final = TypeAdapter(Record)
+_REPRODUCTION: Final = TypeAdapter(Reproduction)

@@ -14,6 +14,7 @@ from hopperforge.model.record import (
     Record,
     ServedCell,
     SourceFacts,
+    ToolFacts,
     ToolkitFacts,
     UnitFacts,
     WheelFacts,
@@ -38,6 +39,7 @@ def make_record(
     pack: KernelPack | None,
     verified: VerifiedWheel,
     engine: str,
+    made_by: ToolFacts,
     timings: Mapping[str, float],
     created: str,
 ) -> Record:
@@ -74,6 +76,7 @@ def make_record(
         gates=verified.gates,
         gpu=None,
         reproduced=(),
+        made_by=made_by,
         timings=dict(timings),
         created=created,
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hopperforge.errors import GateError, InputError, SmokeError
-from hopperforge.model.record import Record, ServedCell
+from hopperforge.model.record import Record, Reproduction, ServedCell
 from hopperforge.model.wheel import GateResult, VerifiedWheel
 from hopperforge.report import Reporter
 from hopperforge.run.files import Lock, sha256_file, storage_guard, sweep, write_atomic, writing
@@ -88,6 +88,10 @@ class Wheelhouse:
         """Write results of gates run later into the record of a wheel; InputError if none has this sha256."""
         return self._revise(sha256, lambda record: record.with_gates(gates))
 
+    def join_reproduction(self, sha256: str, reproduction: Reproduction) -> Record:
+        """Write that the wheel was rebuilt with the same bytes into its record; InputError if none has this sha256."""
+        return self._revise(sha256, lambda record: record.with_reproduction(reproduction))
+
     def _revise(self, sha256: str, revise: Callable[[Record], Record]) -> Record:
         with self._lock():
             for record in self.records():
@@ -128,6 +132,8 @@ class Wheelhouse:
             return record
         if old.wheel.sha256 == record.wheel.sha256:
             record = record.with_cells(old.cells)
+            for reproduction in old.reproduced:
+                record = record.with_reproduction(reproduction)
             return record.with_gpu(old.gpu) if record.gpu is None and old.gpu is not None else record
         if old.toolkit.version != record.toolkit.version:
             self._reporter.warn(
