@@ -76,7 +76,7 @@ def doctor(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def verify(session: nox.Session) -> None:
-    """Import a wheel against a real torch and join the result to its record: wheel=FILE torch=2.11 [base=trixie]."""
+    """Import a wheel against a real torch, or judge its signature: wheel=FILE torch=2.11 or key=PUBLIC.pem."""
     verb(session, "verify")
 
 
@@ -96,6 +96,12 @@ def record(session: nox.Session) -> None:
 def reproduce(session: nox.Session) -> None:
     """Build a wheel again from its record alone and compare: wheel=FILE or URL, or twice profile=hdim128-bf16."""
     verb(session, "reproduce")
+
+
+@nox.session(default=False)
+def sign(session: nox.Session) -> None:
+    """Sign a wheel and its record: wheel=FILE key=PRIVATE.pem; key=new folder=FOLDER makes keys."""
+    verb(session, "sign")
 
 
 @nox.session(default=False)

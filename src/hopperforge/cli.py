@@ -28,13 +28,17 @@ VERBS: Final[dict[str, tuple[Callable[[verbs.Call], None], str]]] = {
     "build": (verbs.build, "build packages into the wheelhouse"),
     "image": (verbs.image, "make the builder image of a toolkit: cuda=13.0 engine=docker"),
     "doctor": (verbs.doctor, "say what this machine lacks and how to install it: engine"),
-    "verify": (verbs_packages.verify, "import a wheel beside a real torch: wheel=FILE torch=2.11 [base=trixie]"),
+    "verify": (
+        verbs_packages.verify,
+        "import a wheel beside a real torch: wheel=FILE torch=2.11 [base=trixie]; judge its signature: key=PUBLIC.pem",
+    ),
     "smoke": (verbs_packages.smoke, "run the smoke tests on this machine's GPU: wheel=FILE interpreter=python3"),
     "record": (verbs_packages.record, "join a smoke run's result to the wheel's record: gpu.json"),
     "reproduce": (
         verbs_proof.reproduce,
         "build a wheel again from its record and compare: wheel=FILE, or twice profile=hdim128-bf16",
     ),
+    "sign": (verbs_proof.sign, "sign a wheel and its record: wheel=FILE key=PRIVATE.pem, or key=new folder=FOLDER"),
     "cache": (verbs_cache.cache, "look after compiled objects: stats, verify, share or trim=20GB"),
     "clean": (verbs.clean, "remove what can be made again: what=work, cache or wheelhouse"),
 }

@@ -22,11 +22,15 @@ from hopperforge.stages.import_gate import prove_import
 from hopperforge.stages.smoke import run_smoke
 from hopperforge.store.wheelhouse import Shelved
 from hopperforge.verbs import Call
+from hopperforge.verbs_proof import check
 
 
 def verify(call: Call) -> None:
-    """Import a wheel of the wheelhouse beside real torches and join the results to its record."""
-    words = parse_keyed(call.words, frozenset({"wheel", "torch", "interpreter", "base", "engine"}))
+    """Import a wheel beside real torches and join the results to its record; with key=, judge its signature instead."""
+    words = parse_keyed(call.words, frozenset({"wheel", "torch", "interpreter", "base", "engine", "key"}))
+    if "key" in words:
+        check(call, words)
+        return
     package = _package(call, words)
     torches = _torches(words.get("torch"), package)
     prove = _prover(call, words, package)

@@ -1,20 +1,24 @@
-"""Verbs that prove a package to others: building it again with the same bytes."""
+"""Verbs that prove a package to others: building it again with the same bytes, signing it, and judging a signature."""
 
 import contextlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from hopperforge.config.request import parse_keyed, parse_words
+from hopperforge.config.request import parse_count, parse_keyed, parse_words
 from hopperforge.errors import InputError
 from hopperforge.model.keys import JsonValue
 from hopperforge.model.record import REPRODUCTION, Record, Reproduction
 from hopperforge.provenance.comparison import compare_records, rebuild_words
+from hopperforge.provenance.keys import PublicKey
 from hopperforge.run.download import download_unpinned
 from hopperforge.run.files import make_folder, sha256_file, temporary_folder, write_atomic
 from hopperforge.run.machine import read_machine
+from hopperforge.stages.attest import check_signed, make_keys, sign_package
 from hopperforge.stages.rebuild import (
     FIRST,
     PLAIN,
@@ -30,6 +34,13 @@ from hopperforge.stages.rebuild import (
 from hopperforge.store.wheelhouse import RECORD_SUFFIX, Wheelhouse
 from hopperforge.verbs import Call
 
+KEY_VARIABLE: Final = "HOPPERFORGE_SIGNING_KEY"
+"""Names the file with the private key, so that the place need not stand in a command."""
+
+_NEW: Final = "new"
+_DAYS: Final = 730
+_MOST_DAYS: Final = 36_500
+_KEY_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
 _TWICE: Final = "twice"
 _WORDS: Final = frozenset({"wheel", "by", "objects", "engine", "jobs", "memory"})
 _ADDRESSES: Final = ("https", "http")
@@ -152,6 +163,68 @@ def _tell(call: Call, wheel: str, record: Record, entry: Reproduction) -> None:
     }
     write_atomic(place, json.dumps(document, indent=2).encode() + b"\n")
     call.answer(f"{place}: for the record's keeper, who joins it with `nox -s record -- {place.name}`")
+
+
+def sign(call: Call) -> None:
+    """Sign a package, or make the keys for it with key=new; a private key is read from a file and never shown."""
+    words = parse_keyed(call.words, frozenset({"wheel", "key", "folder", "name", "days"}))
+    if words.get("key") == _NEW:
+        _make_keys(call, words)
+        return
+    key = words.get("key") or call.workspace.environ.get(KEY_VARIABLE)
+    wheel, extra = words.get("wheel"), [f"{word}=" for word in ("folder", "name", "days") if word in words]
+    if wheel is None or not key or extra:
+        wrong = f"{', '.join(extra)} is for key=new" if extra else "sign takes wheel= and key="
+        raise InputError(
+            wrong, hint=f"nox -s sign -- wheel=FILE key=NAME.private.pem, or export {KEY_VARIABLE}=NAME.private.pem"
+        )
+    place = sign_package(Path(wheel), Path(key))
+    call.answer(f"{place}: signed")
+
+
+def _make_keys(call: Call, words: Mapping[str, str]) -> None:
+    if "folder" not in words or "wheel" in words:
+        raise InputError("key=new takes folder=, and name= and days= if you like", hint="key=new folder=~/keys")
+    name, days = words.get("name", "release"), words.get("days", str(_DAYS))
+    if not _KEY_NAME.fullmatch(name):
+        raise InputError(f"name={name}: letters, digits, dots and hyphens make a key's name", hint="name=release-2026")
+    try:
+        count = parse_count(days)
+    except ValueError as error:
+        raise InputError(f"days={days}: {error}", hint=f"days={_DAYS}") from error
+    now = datetime.fromisoformat(call.now())
+    private, public = make_keys(Path(words["folder"]).expanduser(), name, now=now, days=min(count, _MOST_DAYS))
+    call.answer(f"{private}: the private key; who has it can sign as you, so keep it off machines that build")
+    call.answer(f"{public}: the public key; hand it to those who verify, on another way than the wheels")
+
+
+def check(call: Call, words: Mapping[str, str]) -> None:
+    """Judge a package by its signature with the keys named; nothing of it is imported."""
+    others = sorted(words.keys() - {"wheel", "key"})
+    if others:
+        raise InputError(
+            f"key= judges a package without importing it, so {others[0]}= does not go with it",
+            hint="two commands: first wheel=FILE key=PUBLIC.pem, then wheel=FILE torch=2.9",
+        )
+    if "wheel" not in words:
+        raise InputError("which wheel? the word wheel= is missing", hint="wheel=FILE key=PUBLIC.pem")
+    keys = [_public_key(Path(place).expanduser()) for place in words["key"].split(",")]
+    found = check_signed(Path(words["wheel"]), keys, now=datetime.fromisoformat(call.now()))
+    record = found.record
+    call.answer(f"{found.path.name}: signed by {', '.join(map(str, found.keys))}")
+    call.answer(f"  sha256 {record.wheel.sha256}, as the record and the signature say")
+    call.answer(f"  {len(record.gates)} gates passed, bill of materials and licences are those of the record")
+    for rebuilt in record.reproduced:
+        call.answer(f"  reproduced: {rebuilt}")
+
+
+def _public_key(place: Path) -> PublicKey:
+    try:
+        return PublicKey.parse(place.read_text(encoding="utf-8"), str(place))
+    except OSError as error:
+        raise InputError(f"the key {place} cannot be read: {error.strerror}", hint="key=NAME.public.pem") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{place} is no public key: it is not text", hint="key=NAME.public.pem") from error
 
 
 def _twice(call: Call, words: Sequence[str]) -> None:

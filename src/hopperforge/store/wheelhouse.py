@@ -17,6 +17,7 @@ from hopperforge.report import Reporter
 from hopperforge.run.files import Lock, sha256_file, storage_guard, sweep, write_atomic, writing
 
 RECORD_SUFFIX: Final = ".json"
+SIGNATURE_SUFFIX: Final = ".dsse.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +48,7 @@ class Wheelhouse:
             record = self._succeed(record)
             if not final.is_file() or sha256_file(final) != wheel.sha256:
                 _copy(wheel, final)
-            write_atomic(_record_path(final), record.to_json())
+            self._write(final, record)
         return Shelved(path=final, record=record)
 
     def find(self, build_key: str) -> Shelved | None:
@@ -97,13 +98,22 @@ class Wheelhouse:
             for record in self.records():
                 if record.wheel.sha256 == sha256 and self._shelved(record) is not None:
                     revised = revise(record)
-                    write_atomic(_record_path(self.folder / record.wheel.file), revised.to_json())
+                    self._write(self.folder / record.wheel.file, revised)
                     return revised
         raise InputError(
             f"no package in {self.folder} has the sha256 {sha256}",
             detail=["the results are of another wheel, or of one that was rebuilt since"],
             hint=f"sha256sum {self.folder}/*.whl   # run the tests with one of these",
         )
+
+    def _write(self, wheel: Path, record: Record) -> None:
+        """Write a record; a signature over the one before would prove nothing any more, so it goes."""
+        place, data = _record_path(wheel), record.to_json()
+        signature = wheel.with_name(wheel.name + SIGNATURE_SUFFIX)
+        if signature.is_file() and not (place.is_file() and place.read_bytes() == data):
+            self._reporter.warn(f"{signature.name} was over the record before, and is removed: sign the package again")
+            signature.unlink()
+        write_atomic(place, data)
 
     def _lock(self) -> Lock:
         return Lock(
