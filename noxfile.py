@@ -105,6 +105,12 @@ def cache(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def serve(session: nox.Session) -> None:
+    """Show a published index to a laboratory, read-only: folder=index host=127.0.0.1 port=8000."""
+    verb(session, "serve")
+
+
+@nox.session(default=False)
 def clean(session: nox.Session) -> None:
     """Remove what can be made again: what=work, cache or wheelhouse."""
     verb(session, "clean")

@@ -13,7 +13,7 @@ from typing import Final, NoReturn
 
 import platformdirs
 
-from hopperforge import __version__, verbs, verbs_cache, verbs_index, verbs_packages
+from hopperforge import __version__, verbs, verbs_cache, verbs_index, verbs_packages, verbs_serve
 from hopperforge.console import standard_reporter
 from hopperforge.errors import INTERRUPTED_EXIT_CODE, HopperforgeError, InputError
 from hopperforge.model.place import StorePlace
@@ -33,6 +33,7 @@ VERBS: Final[dict[str, tuple[Callable[[verbs.Call], None], str]]] = {
     "record": (verbs_packages.record, "join a smoke run's result to the wheel's record: gpu.json"),
     "publish": (verbs_index.publish, "publish proven packages: to=FOLDER, s3://..., gs://...; promote=, yank="),
     "cache": (verbs_cache.cache, "look after compiled objects: stats, verify, share or trim=20GB"),
+    "serve": (verbs_serve.serve, "show a published index to a laboratory: folder=DIR host=127.0.0.1 port=8000"),
     "clean": (verbs.clean, "remove what can be made again: what=work, cache or wheelhouse"),
 }
 JSON_VERBS: Final = ("plan", "patch", "build", "matrix")

@@ -9,6 +9,7 @@ import threading
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import obstore
 from obstore.store import S3Store
@@ -45,11 +46,21 @@ class S3Server:
             client_options={"allow_http": True},
         )
 
+    def trust_nobody(self, *, really: bool) -> None:
+        """Let in only keys that the server gave out, which are none; or anyone again."""
+        request = urllib.request.Request(  # noqa: S310 - our URL
+            f"{self.url}/moto-api/reset-auth",
+            method="POST",
+            data=b"0" if really else b"inf",
+            headers={"Content-Type": "text/plain"},
+        )
+        urllib.request.urlopen(request).close()  # noqa: S310
+
 
 @contextlib.contextmanager
 def running_s3() -> Iterator[S3Server]:
     """Start a server on a free port and stop it at the end."""
-    argv = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
+    argv = [sys.executable, str(Path(__file__).with_name("s3_process.py"))]
     process = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
     stream = process.stderr
     assert stream is not None

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.integration.command import PROJECT, Running, hopperforge
+from tests.integration.command import PROJECT, MakeHome, Running, hopperforge
 from tests.integration.daemon import Daemon
 from tests.integration.registry import serve_registry
 from tests.integration.stand_in import GUARDED, LOAD, framework_wheel
@@ -53,8 +53,8 @@ events_logger = "file"
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("containers")
+def home(make_home: MakeHome) -> Path:
+    return make_home("containers")
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """Publishing to a folder: what is written, skipped, joined, refused and repaired."""
 
+import json
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -310,6 +311,23 @@ def test_a_wheel_that_changes_after_it_was_checked_is_not_published(
     with pytest.raises(PublishError, match="is not the file its record names"):
         publish(target, checked)
     assert catalog_of(target).packages == ()
+
+
+def test_publishers_whose_clocks_are_wrong_harm_nothing(
+    house: Path, tmp_path: Path, target: FolderTarget, facts: Project
+) -> None:
+    bound, stable = parcels(house, facts, "1970-01-01T00:00:00+00:00")
+    late = parcels(house, facts, "2099-12-31T23:59:59+14:00")[1]
+    publish(target, [late])
+    publish(target, [bound])
+    assert publish(target, [stable]).written == 0
+    ordinary = FolderTarget(tmp_path / "ordinary")
+    publish(ordinary, parcels(house, facts))
+    for shelf in ("all", "cu130", "cu124/torch2.6"):
+        name = f"{shelf}/simple/fa3-fwd/index.html"
+        assert fetched(target, name) == fetched(ordinary, name)
+    page = json.loads(fetched(target, "all/simple/fa3-fwd/index.json"))
+    assert [found["upload-time"] for found in page["files"]] == ["1970-01-01T00:00:00Z", "2099-12-31T09:59:59Z"]
 
 
 def promoted(source: FolderTarget) -> list[Parcel]:

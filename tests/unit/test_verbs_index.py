@@ -132,7 +132,7 @@ def cut_off(path: Path) -> Path:
 
 def claiming(**changes: Any) -> Callable[[Path], Path]:
     def change(path: Path) -> Path:
-        write_record(path, record_of(path, **changes))
+        write_record(path, replace(record_of(path), **changes))
         return path
 
     return change

@@ -5,11 +5,12 @@ from typing import Final
 
 from hopperforge.index.catalog import Catalog
 from hopperforge.index.pages import simple_pages
+from hopperforge.index.site import site_pages
 
 CATALOG_NAME: Final = "packages.json"
 POOL: Final = "pool/"
 
-MAKERS: Final[tuple[Callable[[Catalog], Mapping[str, bytes]], ...]] = (simple_pages,)
+MAKERS: Final[tuple[Callable[[Catalog], Mapping[str, bytes]], ...]] = (simple_pages, site_pages)
 """Each maps paths from the root of the index to bytes, and depends on nothing but the catalog and this hopperforge."""
 
 

@@ -201,14 +201,14 @@ def guarded(place: Path | str) -> Iterator[None]:
             number = _OS_ERROR.search(str(error)) if isinstance(place, Path) else None
             if number is not None:
                 raise OSError(int(number[1]), _first_line(error)) from error
-            raise StorageError(f"the object store at {place} failed: {_told(error)}") from error
+            raise StorageError(f"the object store at {place} failed: {told(error)}") from error
 
 
-def _first_line(error: BaseError) -> str:
+def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0]
 
 
-def _told(error: BaseError) -> str:
+def told(error: Exception) -> str:
     """What went wrong, in a line: what we asked and how the store, or else the system, put it."""
     text = str(error)
     answer, words = _ANSWER.search(text), _SYSTEM_WORDS.search(text)

@@ -26,7 +26,7 @@ from hopperforge.index.whole import cache_control, content_type
 from hopperforge.model.place import StorePlace
 from hopperforge.run.files import Lock, sha256_file, storage_guard, sweep, write_atomic
 from hopperforge.run.workspace import Workspace
-from hopperforge.store.objects import guarded
+from hopperforge.store.objects import guarded, told
 from hopperforge.store.shared import open_bucket
 
 if TYPE_CHECKING:  # this exists for type checkers alone
@@ -90,8 +90,9 @@ def open_target(place: StorePlace, workspace: Workspace) -> Target:
     """Open a place for publishing; StorageError if the folder above it is missing, or a bucket cannot be opened."""
     folder = place.folder
     if folder is None:
-        backend = open_bucket(place, workspace.environ, request_timeout=_UPLOAD_TIMEOUT)
-        return BucketTarget(backend, place=str(place))
+        bucket = BucketTarget(open_bucket(place, workspace.environ, request_timeout=_UPLOAD_TIMEOUT), place=str(place))
+        bucket.probe()
+        return bucket
     if not folder.parent.is_dir():  # to make it would hide that the disk behind it is not mounted
         raise StorageError(f"there is no folder {folder.parent} to make {folder.name} in", hint=f"mkdir -p {folder}")
     return FolderTarget(folder, on_wait=lambda: workspace.reporter.note(f"waiting for another publisher in {folder}"))
@@ -168,6 +169,18 @@ class BucketTarget:
     def place(self) -> str:
         """The bucket and prefix."""
         return self._place
+
+    def probe(self) -> None:
+        """Ask one small question; StorageError if nobody answers, or there is no such bucket.
+
+        Needed since a bucket that does not exist answers like one that lacks the file.
+        """
+        with guarded(self._place):
+            try:
+                for _ in obstore.list(self._backend, prefix="all", chunk_size=1):
+                    return
+            except FileNotFoundError as error:
+                raise StorageError(f"the object store at {self._place} failed: {told(error)}") from error
 
     def exclusive(self) -> AbstractContextManager[None]:
         """Keep nobody out."""
