@@ -15,7 +15,18 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("setup_job", "store", "executors"),
     ("stages",),
     ("pipeline",),
-    ("console", "docs", "verbs", "verbs_cache", "verbs_index", "verbs_packages", "verbs_serve", "verbs_upload", "cli", "__main__"),
+    (
+        "console",
+        "docs",
+        "verbs",
+        "verbs_cache",
+        "verbs_index",
+        "verbs_packages",
+        "verbs_serve",
+        "verbs_upload",
+        "cli",
+        "__main__",
+    ),
 )
 
 
