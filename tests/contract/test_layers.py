@@ -10,12 +10,12 @@ PACKAGE = "hopperforge"
 # Each module belongs to the first layer whose prefix it has; a layer may import itself and those before it.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "report", "model", "__init__"),
-    ("config", "pairing", "merging", "planning", "sizing", "plan_report", "support", "index"),
+    ("config", "pairing", "merging", "planning", "sizing", "plan_report", "support", "node", "index"),
     ("run",),
     ("setup_job", "store", "executors"),
     ("stages",),
     ("pipeline",),
-    ("console", "docs", "verbs", "verbs_cache", "verbs_packages", "verbs_serve", "cli", "__main__"),
+    ("console", "docs", "verbs", "verbs_bundle", "verbs_cache", "verbs_doctor", "verbs_index", "verbs_packages", "verbs_serve", "verbs_upload", "cli", "__main__"),
 )
 
 

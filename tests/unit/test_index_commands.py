@@ -4,20 +4,22 @@ import shlex
 from dataclasses import fields, replace
 
 import pytest
-from tests.unit.entry_zoo import entry
+from tests.unit import index_zoo as zoo
 
 from hopperforge.index.commands import installation, installation_from_server, page_folder
+from hopperforge.index.pages import shelves_of
 from hopperforge.model.cell import AbiClass
 from hopperforge.model.versions import CudaVersion, TorchVersion
 
 CU128 = CudaVersion.parse("12.8")
 TORCH = TorchVersion.parse("2.6")
-FILE = "https://wheels.example/fa3/pool/fa3-fwd/fa3_fwd-3.0.0%2Bcu124-cp39-abi3-manylinux_2_17_x86_64.whl"
-HASH = "ab" * 32
+FILE = "https://wheels.example/fa3/pool/fa3-fwd/fa3_fwd-3.0.0%2Bcu124-cp39-abi3-manylinux_2_28_x86_64.whl"
+ENTRY = zoo.entry("3.0.0+cu124")
+HASH = ENTRY.sha256
 
 
 def test_the_first_line_names_the_file_and_its_hash() -> None:
-    lines = installation(entry(), "https://wheels.example/fa3/", CU128, TORCH)
+    lines = installation(ENTRY, "https://wheels.example/fa3/", CU128, TORCH)
     assert lines.url == f"{FILE}#sha256={HASH}"
     assert lines.direct == f"fa3-fwd @ {FILE}#sha256={HASH}"
     assert lines.pip == f"pip install --no-deps '{lines.direct}'"
@@ -25,16 +27,25 @@ def test_the_first_line_names_the_file_and_its_hash() -> None:
 
 
 def test_the_second_line_names_the_page_the_version_and_the_hash() -> None:
-    lines = installation(entry(), "https://wheels.example/fa3", CU128, TORCH)
-    page = "https://wheels.example/fa3/cu128/simple/"
-    assert lines.page == page
+    lines = installation(ENTRY, "https://wheels.example/fa3", CU128, TORCH)
+    assert lines.index == "https://wheels.example/fa3/cu128/simple/"
+    assert lines.page == f"{lines.index}fa3-fwd/index.html"
     assert lines.pinned == f"fa3-fwd==3.0.0+cu124 --hash=sha256:{HASH}"
     assert lines.pip_by_page == (
-        f"echo '{lines.pinned}' | pip install --no-deps --require-hashes --index-url {page} -r /dev/stdin"
+        f"echo '{lines.pinned}' | "
+        f"pip install --no-deps --no-index --find-links {lines.page} --require-hashes -r /dev/stdin"
     )
     assert lines.uv_by_page == (
-        f"echo '{lines.pinned}' | uv pip install --no-deps --require-hashes --index {page} -r /dev/stdin"
+        f"echo '{lines.pinned}' | "
+        f"uv pip install --no-deps --no-index --find-links {lines.page} --require-hashes -r /dev/stdin"
     )
+
+
+@pytest.mark.parametrize("version", ["3.0.0+cu124", "3.0.0+cu124torch2.6"])
+@pytest.mark.parametrize("default", [True, False])
+def test_the_page_is_one_that_the_index_has(version: str, *, default: bool) -> None:
+    found = zoo.entry(version, cells=zoo.cells("2.6"), default=default, profile="full")
+    assert page_folder(found, CU128, TORCH) in shelves_of(found, [CU128])
 
 
 @pytest.mark.parametrize(
@@ -47,23 +58,24 @@ def test_the_second_line_names_the_page_the_version_and_the_hash() -> None:
     ],
 )
 def test_the_page_is_the_narrowest_that_lists_the_file(abi: AbiClass, *, default: bool, folder: str) -> None:
-    assert page_folder(replace(entry(), abi=abi, default=default), CU128, TORCH) == folder
+    assert page_folder(replace(ENTRY, abi=abi, default=default), CU128, TORCH) == folder
 
 
 def test_no_line_asks_for_the_best_of_several_indexes() -> None:
-    lines = installation(entry(), "https://wheels.example", CU128, TORCH)
+    lines = installation(ENTRY, "https://wheels.example", CU128, TORCH)
     for text in (getattr(lines, field.name) for field in fields(lines)):
-        assert "extra-index-url" not in text
-        assert HASH in text or text == lines.page
+        assert "index-url" not in text
+        assert HASH in text or text in (lines.index, lines.page)
 
 
 def test_an_upload_server_has_its_own_addresses() -> None:
-    lines = installation_from_server(entry(), "http://host/f/aa/fa3_fwd.whl#sha256=00", "http://host/cu128/+simple/")
+    lines = installation_from_server(ENTRY, "http://host/f/aa/fa3_fwd.whl#sha256=00", "http://host/cu128/+simple/")
     assert lines.url == f"http://host/f/aa/fa3_fwd.whl#sha256={HASH}"
-    assert "--index-url http://host/cu128/+simple/ " in lines.pip_by_page
+    assert lines.page == "http://host/cu128/+simple/fa3-fwd/"
+    assert f"--find-links {lines.page} " in lines.pip_by_page
 
 
 def test_an_address_cannot_end_the_quotes() -> None:
-    lines = installation(entry(), "https://wheels.example/a'; rm -rf /", CU128, TORCH)
+    lines = installation(ENTRY, "https://wheels.example/a'; rm -rf /", CU128, TORCH)
     assert shlex.split(lines.pip)[-1] == lines.direct
-    assert shlex.split(lines.pip_by_page)[-3] == lines.page
+    assert lines.page in shlex.split(lines.uv_by_page)

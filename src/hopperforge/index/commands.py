@@ -5,11 +5,13 @@ file is right:
 
 - `pip` and `uv` name the file itself. No index is asked, so no package of the same name on any other index, however
   high its version and whatever pip's or uv's settings say, can come in its place. This is what to show first.
-- `pip_by_page` and `uv_by_page` name a page of the index and the exact version. Other indexes of the machine's
-  settings are still asked, and the hash keeps their files out. This is for mirrors and for upload servers, whose files
-  have other addresses.
+- `pip_by_page` and `uv_by_page` name the one page that lists the package, and its exact version. No index is asked
+  here either; a place that the machine's settings name as find-links is, and the hash keeps its files out. This is for
+  mirrors and upload servers, whose files have other addresses. It names index.html in full, which a bucket without a
+  web server before it has too.
 
-`--extra-index-url` is in none of them: with it pip takes the highest version of a name from anywhere.
+`--index-url` is in none of them, for pip goes on to ask the extra indexes of its settings, and `--extra-index-url`
+least of all: with either, pip takes the highest version of a name from anywhere.
 """
 
 import shlex
@@ -25,11 +27,12 @@ from hopperforge.model.versions import CudaVersion, TorchVersion
 class Installation:
     """How to install one package; `pip` ... `uv_by_page` are lines for a shell.
 
-    `url` is the file with its sha256, `page` the index page that lists it; `direct` and `pinned` are lines of a
-    requirements file for the two ways.
+    `url` is the file with its sha256; `index` is the address of the simple index that lists it, and `page` its page
+    there; `direct` and `pinned` are lines of a requirements file for the two ways.
     """
 
     url: str
+    index: str
     page: str
     direct: str
     pinned: str
@@ -47,12 +50,15 @@ def installation(entry: Entry, index: str, cuda: CudaVersion, torch: TorchVersio
     """
     root = index.rstrip("/")
     url = f"{root}/{quote(entry.path)}#sha256={entry.sha256}"
-    return _lines(entry, url=url, page=f"{root}/{page_folder(entry, cuda, torch)}/simple/")
+    simple = f"{root}/{page_folder(entry, cuda, torch)}/simple/"
+    return _lines(entry, url=url, index=simple, page=f"{simple}{entry.project}/index.html")
 
 
-def installation_from_server(entry: Entry, file: str, page: str) -> Installation:
-    """Make the lines for an upload server, where the file is at the URL `file` and its index at the URL `page`."""
-    return _lines(entry, url=f"{file.partition('#')[0]}#sha256={entry.sha256}", page=page)
+def installation_from_server(entry: Entry, file: str, index: str) -> Installation:
+    """Make the lines for an upload server, where the file is at the URL `file` and the simple index at `index`."""
+    simple = index.rstrip("/") + "/"
+    url = f"{file.partition('#')[0]}#sha256={entry.sha256}"
+    return _lines(entry, url=url, index=simple, page=f"{simple}{entry.project}/")
 
 
 def page_folder(entry: Entry, cuda: CudaVersion, torch: TorchVersion) -> str:
@@ -62,17 +68,18 @@ def page_folder(entry: Entry, cuda: CudaVersion, torch: TorchVersion) -> str:
     return "/".join([cuda.label, *per_torch, *profile])
 
 
-def _lines(entry: Entry, *, url: str, page: str) -> Installation:
+def _lines(entry: Entry, *, url: str, index: str, page: str) -> Installation:
     direct = f"{entry.project} @ {url}"
     pinned = f"{entry.project}=={entry.version} --hash=sha256:{entry.sha256}"
-    held = f"--no-deps --require-hashes {{}} {shlex.quote(page)} -r /dev/stdin"
+    held = f"--no-deps --no-index --find-links {shlex.quote(page)} --require-hashes -r /dev/stdin"
     return Installation(
         url=url,
+        index=index,
         page=page,
         direct=direct,
         pinned=pinned,
         pip=f"pip install --no-deps {shlex.quote(direct)}",
         uv=f"uv pip install --no-deps {shlex.quote(direct)}",
-        pip_by_page=f"echo {shlex.quote(pinned)} | pip install {held.format('--index-url')}",
-        uv_by_page=f"echo {shlex.quote(pinned)} | uv pip install {held.format('--index')}",
+        pip_by_page=f"echo {shlex.quote(pinned)} | pip install {held}",
+        uv_by_page=f"echo {shlex.quote(pinned)} | uv pip install {held}",
     )
