@@ -82,7 +82,7 @@ class GateError(HopperforgeError):
 
 
 class PublishError(HopperforgeError):
-    """A package is unproven, not what its record says, or its name is taken; `detail` lists every reason."""
+    """A package is unproven, not what its record says, its name is taken, or a server did not take it."""
 
     exit_code = 9
     meaning = "publishing was refused"

@@ -15,8 +15,10 @@ from hopperforge.stages.publish import Outcome, Parcel, Published, read_catalog,
 from hopperforge.stages.publish import publish as publish_parcels
 from hopperforge.store.targets import Rehearsal, Target, at_once, open_target
 from hopperforge.verbs import Call
+from hopperforge.verbs_upload import WORDS as SERVER_WORDS
+from hopperforge.verbs_upload import is_server, upload_packages
 
-_WORDS: Final = frozenset({"to", "from", "promote", "wheel", "yank", "unyank", "reason"})
+_WORDS: Final = frozenset({"to", "from", "promote", "wheel", "yank", "unyank", "reason"}) | SERVER_WORDS
 _COLON: Final = re.compile(r":(?!//)")
 _EXAMPLE: Final = "nox -s publish -- to=/srv/index"
 
@@ -24,6 +26,9 @@ _EXAMPLE: Final = "nox -s publish -- to=/srv/index"
 def publish(call: Call) -> None:
     """Do what the words say: publish from the wheelhouse, promote from another index, yank or unyank."""
     words = _words(call.words)
+    if is_server(words["to"]):
+        upload_packages(call, words)
+        return
     target = _target(call, words["to"])
     call.workspace.reporter.stage("publish", target.place)
     if "yank" in words:
@@ -46,6 +51,12 @@ def _words(given: Sequence[str]) -> Mapping[str, str]:
         words |= {"from": source, "to": target}
     if "to" not in words:
         raise InputError("publish where? the word to= is missing", hint=_EXAMPLE)
+    servers_own = sorted(SERVER_WORDS & words.keys())
+    if servers_own and not is_server(words["to"]):
+        raise InputError(
+            f"{servers_own[0]}= is for upload servers, which have one flat index; this one has a page for each",
+            hint=_EXAMPLE,
+        )
     doing = [key for key in ("yank", "unyank", "from") if key in words]
     if len(doing) > 1 or ("wheel" in words and {"yank", "unyank"} & words.keys()):
         given_words = ", ".join(f"{key}=" for key in words if key != "to")

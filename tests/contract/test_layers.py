@@ -24,6 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "verbs_doctor",
         "verbs_index",
         "verbs_packages",
+        "verbs_upload",
         "cli",
         "__main__",
     ),

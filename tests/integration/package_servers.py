@@ -109,6 +109,7 @@ def _running(argv: list[str], ready: str) -> Iterator[str]:
             found = re.search(ready, line)
             if found is not None:
                 break
+        guard.cancel()
         assert found is not None, "".join(lines)
         drain = threading.Thread(target=stream.read, daemon=True)  # its log must not fill the pipe
         drain.start()

@@ -1,6 +1,7 @@
 """An S3 server on loopback: moto's, in a process of its own, stopped by its id."""
 
 import contextlib
+import json
 import re
 import subprocess
 import sys
@@ -21,9 +22,19 @@ class S3Server:
 
     url: str
 
-    def make_bucket(self, name: str) -> S3Store:
-        """Make a bucket and open it by means of our own, to look into it and to do damage."""
+    def make_bucket(self, name: str, *, public: bool = False) -> S3Store:
+        """Make a bucket, one that everybody may read if `public`, and open it by means of our own, to do damage."""
         urllib.request.urlopen(urllib.request.Request(f"{self.url}/{name}", method="PUT")).close()  # noqa: S310 - our URL
+        if public:
+            allowed = {
+                "Effect": "Allow",
+                "Principal": "*",
+                "Action": "s3:GetObject",
+                "Resource": f"arn:aws:s3:::{name}/*",
+            }
+            policy = json.dumps({"Version": "2012-10-17", "Statement": [allowed]}).encode()
+            request = urllib.request.Request(f"{self.url}/{name}?policy", policy, method="PUT")  # noqa: S310 - our URL
+            urllib.request.urlopen(request).close()  # noqa: S310 - our URL
         return S3Store(
             name,
             endpoint=self.url,
@@ -50,6 +61,7 @@ def running_s3() -> Iterator[S3Server]:
             ready = _READY.search(line)
             if ready is not None:
                 break
+        guard.cancel()  # it guards the start alone: a module's tests may take longer
         assert ready is not None, "".join(lines)
         drain = threading.Thread(target=stream.read, daemon=True)  # its log must not fill the pipe
         drain.start()

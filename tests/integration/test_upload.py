@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.integration.command import hopperforge
 from tests.integration.package_servers import (
     PASSWORD,
     USER,
@@ -89,12 +90,12 @@ def refusal(caught: pytest.ExceptionInfo[PublishError]) -> str:
 
 
 def test_a_package_is_sent_once_and_never_changed(pypiserver: str, publisher: Publisher, tmp_path: Path) -> None:
-    package = shelve(tmp_path / "house", "3.0.0+cu124", "2.9")
+    package = shelve(tmp_path / "house", "3.0.0+cu124", "2.11")
     assert publisher.publish(package, to=pypiserver, dry_run=True).sent == (package,)
     assert publisher.publish(package, to=pypiserver).sent == (package,)
     assert publisher.publish(package, to=pypiserver) == Uploaded(sent=(), skipped=(package,))
     assert f"skipped {package.path.name}: {pypiserver}simple/ has it with the same bytes" in publisher.reporter.notes
-    other = shelve(tmp_path / "rebuilt", "3.0.0+cu124", "2.9", extra="changed = True\n")
+    other = shelve(tmp_path / "rebuilt", "3.0.0+cu124", "2.11", extra="changed = True\n")
     with pytest.raises(PublishError, match="other bytes under a name") as caught:
         publisher.publish(other, to=pypiserver)
     for sha256 in (package.record.wheel.sha256, other.record.wheel.sha256):
@@ -113,7 +114,7 @@ def test_a_package_is_sent_once_and_never_changed(pypiserver: str, publisher: Pu
 def test_a_wrong_login_is_refused_clearly(pypiserver: str, tmp_path: Path, login: Mapping[str, str], said: str) -> None:
     publisher = Publisher(tmp_path, login)
     with pytest.raises(PublishError, match=r"cannot be read: the server answers 40[13]") as caught:
-        publisher.publish(shelve(tmp_path, "3.1.0+cu124", "2.9"), to=pypiserver)
+        publisher.publish(shelve(tmp_path, "3.1.0+cu124", "2.11"), to=pypiserver)
     assert said in refusal(caught)
     assert "hint: export UV_PUBLISH_USERNAME=" in refusal(caught)
     assert "wrong-" not in publisher.everything()
@@ -123,7 +124,7 @@ def test_a_login_is_found_in_netrc(pypiserver: str, tmp_path: Path) -> None:
     netrc = tmp_path / "netrc"
     netrc.write_text(f"machine 127.0.0.1 login {USER} password {PASSWORD}\n")
     publisher = Publisher(tmp_path, {"NETRC": str(netrc)})
-    package = shelve(tmp_path / "house", "3.2.0+cu124", "2.9")
+    package = shelve(tmp_path / "house", "3.2.0+cu124", "2.11")
     assert publisher.publish(package, to=pypiserver).sent == (package,)
     assert PASSWORD not in publisher.everything()
 
@@ -138,7 +139,7 @@ def test_a_login_is_asked_of_keyring(pypiserver: str, tmp_path: Path) -> None:
     (tmp_path / "netrc").write_text(PASSWORD)
     path = f"{program.parent}:{os.environ['PATH']}"
     publisher = Publisher(tmp_path, {"UV_PUBLISH_USERNAME": USER, "PATH": path})
-    package = shelve(tmp_path / "house", "3.3.0+cu124", "2.9")
+    package = shelve(tmp_path / "house", "3.3.0+cu124", "2.11")
     assert publisher.publish(package, to=pypiserver).sent == (package,)
     assert PASSWORD not in publisher.everything()
 
@@ -146,7 +147,7 @@ def test_a_login_is_asked_of_keyring(pypiserver: str, tmp_path: Path) -> None:
 def test_the_password_is_in_no_command_line(wayward: WaywardServer, publisher: Publisher, tmp_path: Path) -> None:
     spy = tmp_path / "spy"
     wayward.on_upload = lambda: spy.write_bytes(command_lines())
-    publisher.publish(shelve(tmp_path / "house", "3.0.0+cu124", "2.9"), to=wayward.url)
+    publisher.publish(shelve(tmp_path / "house", "3.0.0+cu124", "2.11"), to=wayward.url)
     assert b"uv\0publish\0" in spy.read_bytes()
     assert PASSWORD.encode() not in spy.read_bytes()
 
@@ -167,7 +168,7 @@ def test_a_server_that_repeats_the_password_is_not_repeated(
 ) -> None:
     wayward.manners = "echo"
     with pytest.raises(PublishError, match="was not taken by"):
-        publisher.publish(shelve(tmp_path / "house", "3.0.0+cu124", "2.9"), to=wayward.url)
+        publisher.publish(shelve(tmp_path / "house", "3.0.0+cu124", "2.11"), to=wayward.url)
     said = publisher.everything()
     assert re.search(rf"{USER}:\*\*\*", said)
     assert "Basic ***" in said
@@ -187,7 +188,7 @@ def test_what_a_server_does_wrong_is_said(
     wayward: WaywardServer, publisher: Publisher, tmp_path: Path, manners: str, said: str
 ) -> None:
     wayward.manners = manners
-    package = shelve(tmp_path / "house", "3.0.0+cu124", "2.9")
+    package = shelve(tmp_path / "house", "3.0.0+cu124", "2.11")
     with pytest.raises(PublishError) as caught:
         publisher.publish(package, to=wayward.url)
     assert package.path.name in refusal(caught)
@@ -198,21 +199,21 @@ def test_files_are_hashed_where_pages_have_no_hashes(
     wayward: WaywardServer, publisher: Publisher, tmp_path: Path
 ) -> None:
     wayward.manners = "bare"
-    package = shelve(tmp_path / "house", "3.0.0+cu124", "2.9")
+    package = shelve(tmp_path / "house", "3.0.0+cu124", "2.11")
     assert publisher.publish(package, to=wayward.url).sent == (package,)
     assert publisher.publish(package, to=wayward.url).skipped == (package,)
 
 
 def test_another_host_is_not_asked(wayward: WaywardServer, publisher: Publisher, tmp_path: Path) -> None:
     wayward.manners = "elsewhere"
-    package = shelve(tmp_path / "house", "3.0.0+cu124", "2.9")
+    package = shelve(tmp_path / "house", "3.0.0+cu124", "2.11")
     assert publisher.publish(package, to=wayward.url, dry_run=True).sent == (package,)
 
 
 def test_a_server_that_is_down_or_has_no_index_is_said(
     wayward: WaywardServer, publisher: Publisher, tmp_path: Path
 ) -> None:
-    package = shelve(tmp_path / "house", "3.0.0+cu124", "2.9")
+    package = shelve(tmp_path / "house", "3.0.0+cu124", "2.11")
     with pytest.raises(PublishError, match=r"127\.0\.0\.1:1/\S* cannot be read: .*[Rr]efused"):
         publisher.publish(package, to="http://127.0.0.1:1/")
     with pytest.raises(PublishError, match=r"no simple index at http://127\.0\.0\.1:\d+/elsewhere/simple/"):
@@ -221,14 +222,14 @@ def test_a_server_that_is_down_or_has_no_index_is_said(
 
 
 def test_an_address_with_a_password_is_refused_and_not_repeated(publisher: Publisher, tmp_path: Path) -> None:
-    package = shelve(tmp_path / "house", "3.0.0+cu124", "2.9")
+    package = shelve(tmp_path / "house", "3.0.0+cu124", "2.11")
     with pytest.raises(InputError, match="without user and password"):
         publisher.publish(package, to=f"http://{USER}:{PASSWORD}@127.0.0.1:1/")
     assert PASSWORD not in publisher.everything()
 
 
 def test_an_unproven_package_is_refused(wayward: WaywardServer, publisher: Publisher, tmp_path: Path) -> None:
-    proven, unproven = shelve(tmp_path, "3.0.0+cu124", "2.9"), shelve(tmp_path, "3.1.0+cu124", "2.9", gpu=None)
+    proven, unproven = shelve(tmp_path, "3.0.0+cu124", "2.11"), shelve(tmp_path, "3.1.0+cu124", "2.11", gpu=None)
     with pytest.raises(PublishError, match="lacks a proof") as caught:
         publisher.publish(proven, unproven, to=wayward.url)
     assert f"{unproven.path.name}: no smoke tests on a GPU" in refusal(caught)
@@ -260,7 +261,23 @@ def test_a_file_of_the_same_name_that_is_not_ours_is_seen(
     wayward: WaywardServer, publisher: Publisher, tmp_path: Path
 ) -> None:
     wayward.held["fa3_fwd-99.0-py3-none-any.whl"] = b"a wheel of somebody else"
-    package = shelve(tmp_path / "house", "3.0.0+cu124", "2.9")
+    package = shelve(tmp_path / "house", "3.0.0+cu124", "2.11")
     with pytest.raises(PublishError, match="already has packages for other machines") as caught:
         publisher.publish(package, to=wayward.url)
     assert "fa3_fwd-99.0-py3-none-any.whl" in refusal(caught)
+
+
+def test_the_verb_uploads_what_is_proven(wayward: WaywardServer, tmp_path: Path) -> None:
+    house = tmp_path / "wheelhouse"
+    older, newer = shelve(house, "3.0.0+cu124", "2.11"), shelve(house, "3.0.0+cu130", "2.11")
+    unproven = shelve(house, "3.1.0+cu124", "2.11", gpu=None)
+    words = ("publish", f"to={wayward.url}", "cuda=12.8")
+    ended = hopperforge(*words, home=tmp_path, env=LOGIN)
+    assert ended.status == 0, ended.err
+    assert f"{older.path.name}: published: 0.00 MB, sha256 {older.record.wheel.sha256}" in ended.out
+    assert f"left out: {unproven.path.name}: no smoke tests on a GPU" in ended.out
+    assert list(wayward.held) == [older.path.name]
+    refused = hopperforge("publish", f"to={wayward.url}", f"wheel={newer.path.name}", home=tmp_path, env=LOGIN)
+    assert refused.status == 9
+    assert "already has packages for other machines" in refused.err
+    assert PASSWORD not in ended.out + ended.err + refused.err

@@ -29,6 +29,7 @@ from hopperforge.run.process import run
 from hopperforge.run.workspace import Workspace
 
 _ACCEPT: Final = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html; q=0.2, text/html; q=0.01"
+_PLAIN_JSON: Final = "application/json"
 _JSON: Final = "application/vnd.pypi.simple.v1+json"
 _REDIRECTS: Final = 5
 _CHUNK: Final = 1 << 20
@@ -133,17 +134,16 @@ class UploadServer:
 
     def _find_simple(self) -> str:
         """Ask for them as one asks a devpi; everyone else has them in simple/."""
-        page = self._page(f"{self._upload}+api")
+        # with a word of index pages in Accept, devpi takes the name for a project's
+        page = self._page(f"{self._upload}+api", accept=_PLAIN_JSON)
         kind = "" if page is None else page.headers.get("Content-Type", "")
-        return f"{self._upload}+simple/" if kind.startswith("application/json") else f"{self._upload}simple/"
+        return f"{self._upload}+simple/" if kind.startswith(_PLAIN_JSON) else f"{self._upload}simple/"
 
-    def _page(self, url: str) -> httpx2.Response | None:
+    def _page(self, url: str, *, accept: str = _ACCEPT) -> httpx2.Response | None:
         """Get a page of this server; None where it has none, sends us to another host, or round in circles."""
         for _ in range(_REDIRECTS):
             with self._telling(url):
-                answer = self._client.get(
-                    url, headers={"Accept": _ACCEPT}, auth=self._auth(url), follow_redirects=False
-                )
+                answer = self._client.get(url, headers={"Accept": accept}, auth=self._auth(url), follow_redirects=False)
                 if answer.status_code in _ABSENT:
                     return None
                 if answer.next_request is None:
