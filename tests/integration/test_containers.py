@@ -29,9 +29,11 @@ from hopperforge.model.versions import TorchVersion
 from hopperforge.model.wheel import GateResult
 from hopperforge.run.engine import Client
 from hopperforge.run.files import sha256_file
+from hopperforge.run.workspace import Workspace
 from hopperforge.stages.audit_tools import platform_tags
 from hopperforge.stages.builder import Containers
-from hopperforge.stages.import_container import open_base, prove_import_in
+from hopperforge.stages.framework import framework_folder
+from hopperforge.stages.import_container import BasePython, open_base, prove_import_in
 from hopperforge.stages.wheel_archive import read_wheel, write_wheel
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
@@ -332,13 +334,21 @@ def test_a_wheel_for_a_newer_glibc_is_refused_by_the_bases_own_pip(home: Path, d
     assert daemon.containers() == []
 
 
-def test_a_library_that_needs_a_newer_glibc_than_its_tag_says_fails(home: Path, daemon: Daemon, tmp_path: Path) -> None:
+def workspace_of(home: Path, daemon: Daemon, folder: Path) -> Workspace:
     environment = {**os.environ, "DOCKER_HOST": daemon.host}
-    workspace = replace(zoo.workspace(tmp_path), project=PROJECT, cache=home / "cache", environ=environment)
+    return replace(zoo.workspace(folder), project=PROJECT, cache=home / "cache", environ=environment)
+
+
+def base_python(name: str, workspace: Workspace) -> BasePython:
     facts = load_project(PROJECT).images
     assert facts is not None
-    client = Client(program="docker", environ=environment)
-    place = open_base(Containers(client=client, facts=facts, base=facts.bases["bullseye"], keep=False), workspace)
+    client = Client(program="docker", environ=workspace.environ)
+    return open_base(Containers(client=client, facts=facts, base=facts.bases[name], keep=False), workspace)
+
+
+def test_a_library_that_needs_a_newer_glibc_than_its_tag_says_fails(home: Path, daemon: Daemon, tmp_path: Path) -> None:
+    workspace = workspace_of(home, daemon, tmp_path)
+    place = base_python("bullseye", workspace)
     torch = str(framework_wheel(tmp_path))
 
     def prove(library: bytes) -> GateResult:
@@ -376,10 +386,9 @@ def test_a_bundle_installs_and_imports_with_no_network(home: Path, daemon: Daemo
     assert made.status == 0, made.err
     (dockerfile,) = snippets("air-gapped", "dockerfile")
     (script,) = re.findall(r"^RUN ((?:.*\\\n)*.*)", dockerfile, re.MULTILINE)
-    (framework,) = (home / "cache" / "frameworks").glob("torch-2.9*-3.13-*/")
-    (image,) = daemon.docker(
-        "images", "--format", "{{.Repository}}:{{.Tag}}", "hopperforge-base:trixie*"
-    ).stdout.split()
+    workspace = workspace_of(home, daemon, tmp_path)
+    place = base_python("trixie", workspace)
+    framework = framework_folder(place.target, f"torch=={CELL.torch}.*", workspace)
     mounts = {tar: "/bundle.tar", framework: "/framework", Path(sys.executable).with_name("uv"): "/usr/bin/uv"}
     inside = f"""set -eux
 test "$(ls /sys/class/net)" = lo
@@ -395,7 +404,9 @@ PYTHON=/tmp/bare/bin/python /tmp/fa3-fwd-cu128-torch2.9/install.sh
 /tmp/bare/bin/python -c 'import fa3_fwd_interface as it; print("by uv", it.flash_attn_func)'
 """
     options = [word for outside, at in mounts.items() for word in ("--volume", f"{outside}:{at}:ro")]
-    ended = daemon.docker("run", "--rm", "--network=none", *options, image, "sh", "-c", inside, check=False)
+    ended = daemon.docker(
+        "run", "--rm", "--network=none", *options, place.engine.image, "sh", "-c", inside, check=False
+    )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "installed (exit code 0)" in ended.stdout
     assert re.search(r"by pip beside 2\.9\.\d\+cu128 <function flash_attn_func", ended.stdout)

@@ -97,6 +97,9 @@ def test_a_fitting_node_goes_from_fits_to_installed_to_wrong(tmp_path: Path, ind
     assert report["node"]["torch"] == {"version": "2.6.0+cu124", "cuda": [12, 4], "cxx11_abi": False, "trouble": None}
     distribution(tmp_path / "site", "fa3_fwd", "3.0.0+cu124torch2.6", OURS)
     assert answer(tmp_path, index)["status"] == "installed"
+    status, text = doctor(tmp_path, "--index", str(index))
+    assert status == 0
+    assert "install it with" not in text
     (tmp_path / "site" / "fa3_fwd_interface.py").write_text("raise OSError('no libtorch_cuda.so')\n")
     report = answer(tmp_path, index)
     assert report["status"] == "wrong"
