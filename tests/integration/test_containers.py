@@ -23,12 +23,15 @@ from tests.integration.registry import serve_registry
 from tests.integration.snippets import snippets
 from tests.integration.stand_in import GUARDED, LOAD, framework_wheel
 from tests.unit import wheel_zoo as zoo
+from tests.unit.index_zoo import entry
 
 from hopperforge.config.project import load_project
+from hopperforge.index.catalog import Catalog
+from hopperforge.index.whole import CATALOG_NAME, index_files
 from hopperforge.model.versions import TorchVersion
 from hopperforge.model.wheel import GateResult
 from hopperforge.run.engine import Client
-from hopperforge.run.files import sha256_file
+from hopperforge.run.files import sha256_file, write_atomic
 from hopperforge.run.workspace import Workspace
 from hopperforge.stages.audit_tools import platform_tags
 from hopperforge.stages.builder import Containers
@@ -365,6 +368,23 @@ def test_a_library_that_needs_a_newer_glibc_than_its_tag_says_fails(home: Path, 
     assert not bad.passed
     assert "version `GLIBC_2.34' not found" in bad.detail
     assert daemon.containers() == []
+
+
+def test_the_doctor_runs_in_the_oldest_python(home: Path, daemon: Daemon, tmp_path: Path) -> None:
+    place = base_python("bullseye", workspace_of(home, daemon, tmp_path))
+    for name, data in index_files(Catalog.of([entry()])).items():
+        write_atomic(tmp_path / "index" / name, data)
+    write_atomic(tmp_path / "index" / CATALOG_NAME, Catalog.of([entry()]).to_json())
+    words = ("python3", "-W", "error", "/index/doctor.py", "--index", "/index")
+    mount = f"{tmp_path / 'index'}:/index:ro"
+    command = ("run", "--rm", "--network=none", "--volume", mount, place.engine.image, *words)
+    ended = daemon.docker(*command, check=False)
+    assert (ended.returncode, ended.stderr) == (21, "")
+    assert (
+        "glibc 2.31\nPython    3.9.2, /usr/bin/python3\nGPU       none\ndriver    none\ntorch     none\n"
+        in ended.stdout
+    )
+    assert f"takes {entry().file}" in ended.stdout
 
 
 def test_what_the_readme_says_ci_proves_of_containers(home: Path, daemon: Daemon) -> None:
