@@ -153,3 +153,8 @@ def test_the_dockerfile_decides_and_fetches_nothing_and_tests_itself_last() -> N
     assert {line[1] for line in words if line[0] == "FROM"} == {"${BASE}"}
     assert words[-1] == ["RUN", '["/bin/sh",', '"/opt/hopperforge/self-test.sh"]']
     assert {path.name for path in (ROOT / "image").glob("*.sh")} == {"pythons.sh", "self-test.sh"}
+
+
+def test_every_toolkit_compresses_what_it_makes(project: Project) -> None:
+    words = {(fact.version.cuda.major, fact.compress) for fact in project.matrix.toolkits.values()}
+    assert words == {(12, ("-Xfatbin", "-compress-all")), (13, ("--compress-mode=size",))}

@@ -66,7 +66,12 @@ def test_good_wheel_passes_every_gate(tmp_path: Path) -> None:
     repaired = _repaired(tmp_path)
     proof = GateResult(name="import with torch 2.9", passed=True, detail="it imports")
     verified = verify(
-        repaired, build=_build(), requires=zoo.REQUIRES, workspace=zoo.workspace(tmp_path), proofs=(proof,)
+        repaired,
+        build=_build(),
+        driver="580.65.06",
+        requires=zoo.REQUIRES,
+        workspace=zoo.workspace(tmp_path),
+        proofs=(proof,),
     )
     assert [result.name for result in verified.gates] == [
         "metadata",
@@ -77,6 +82,7 @@ def test_good_wheel_passes_every_gate(tmp_path: Path) -> None:
         "runpath",
         "paths",
         "size",
+        "compression",
         "platform-tag",
         "abi3",
         "architectures",
@@ -100,12 +106,13 @@ def test_every_failed_gate_is_named_at_once_and_the_wheel_kept(tmp_path: Path) -
         verify(
             repaired,
             build=_build(),
+            driver="580.65.06",
             requires=("torch==2.8.*",),
             workspace=zoo.workspace(tmp_path),
             floor="manylinux_2_5_x86_64",
             proofs=(proof,),
         )
-    assert "failed 6 of 12 gates: metadata, needed, exports, paths, architectures, import" in caught.value.sentence
+    assert "failed 6 of 13 gates: metadata, needed, exports, paths, architectures, import" in caught.value.sentence
     assert caught.value.detail[1] == "needed: DT_NEEDED lacks libtorch_cpu.so"
     kept = tmp_path / "cache" / "refused" / repaired.path.name
     assert caught.value.detail[-1] == f"the wheel is kept: {kept}"
