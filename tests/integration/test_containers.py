@@ -27,9 +27,9 @@ from tests.unit import wheel_zoo as zoo
 from tests.unit.index_zoo import entry
 
 from hopperforge.config.project import load_project
-from hopperforge.model.record import Record
 from hopperforge.index.catalog import Catalog
 from hopperforge.index.whole import CATALOG_NAME, index_files
+from hopperforge.model.record import Record
 from hopperforge.model.versions import TorchVersion
 from hopperforge.model.wheel import GateResult
 from hopperforge.run.engine import Client
