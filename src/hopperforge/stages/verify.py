@@ -37,7 +37,7 @@ def verify(
     """
     wheel = read_wheel(repaired.path)
     private = private_texts(workspace, host) | {str(path): what for what, path in (folders or {}).items()}
-    looked = _look(wheel, build, driver, tuple(requires), contents, private)
+    looked = _look(wheel, build, driver=driver, requires=tuple(requires), contents=contents, private=private)
     results = (*looked, *_ask(wheel, build, floor, workspace), *proofs)
     for result in results:
         workspace.reporter.note(f"gate {result.name}: {'passed' if result.passed else 'FAILED'}: {result.detail}")
@@ -76,6 +76,7 @@ def private_texts(workspace: Workspace, host: str) -> dict[str, str]:
 def _look(
     wheel: WheelArchive,
     build: Build,
+    *,
     driver: str,
     requires: tuple[str, ...],
     contents: Contents,
