@@ -70,7 +70,7 @@ def image(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def doctor(session: nox.Session) -> None:
-    """Say what this machine lacks, and how to install it: engine."""
+    """Say what this machine lacks, and how to mend it: engine, or node index=URL."""
     verb(session, "doctor")
 
 
@@ -96,6 +96,12 @@ def record(session: nox.Session) -> None:
 def publish(session: nox.Session) -> None:
     """Publish proven packages to an index: to=/srv/index or s3://bucket/prefix; promote=, yank=, --dry-run."""
     verb(session, "publish")
+
+
+@nox.session(default=False)
+def bundle(session: nox.Session) -> None:
+    """Make a tar that installs with no network: cuda=12.8 torch=2.9 [python=3.12 with=torch]."""
+    verb(session, "bundle")
 
 
 @nox.session(default=False)

@@ -13,7 +13,16 @@ from typing import Final, NoReturn
 
 import platformdirs
 
-from hopperforge import __version__, verbs, verbs_cache, verbs_index, verbs_packages, verbs_serve
+from hopperforge import (
+    __version__,
+    verbs,
+    verbs_bundle,
+    verbs_cache,
+    verbs_doctor,
+    verbs_index,
+    verbs_packages,
+    verbs_serve,
+)
 from hopperforge.console import standard_reporter
 from hopperforge.errors import INTERRUPTED_EXIT_CODE, HopperforgeError, InputError
 from hopperforge.model.place import StorePlace
@@ -27,18 +36,20 @@ VERBS: Final[dict[str, tuple[Callable[[verbs.Call], None], str]]] = {
     "patch": (verbs.patch, "apply the patch series and list a profile's units"),
     "build": (verbs.build, "build packages into the wheelhouse"),
     "image": (verbs.image, "make the builder image of a toolkit: cuda=13.0 engine=docker"),
-    "doctor": (verbs.doctor, "say what this machine lacks and how to install it: engine"),
+    "doctor": (verbs_doctor.doctor, "say what this machine lacks: engine, or node index=URL"),
     "verify": (verbs_packages.verify, "import a wheel beside a real torch: wheel=FILE torch=2.11 [base=trixie]"),
     "smoke": (verbs_packages.smoke, "run the smoke tests on this machine's GPU: wheel=FILE interpreter=python3"),
     "record": (verbs_packages.record, "join a smoke run's result to the wheel's record: gpu.json"),
     "publish": (verbs_index.publish, "publish proven packages: to=FOLDER, s3://..., gs://...; promote=, yank="),
+    "bundle": (verbs_bundle.bundle, "make a tar that installs with no network: cuda=12.8 torch=2.9 [with=torch]"),
     "cache": (verbs_cache.cache, "look after compiled objects: stats, verify, share or trim=20GB"),
     "serve": (verbs_serve.serve, "show a published index to a laboratory: folder=DIR host=127.0.0.1 port=8000"),
     "clean": (verbs.clean, "remove what can be made again: what=work, cache or wheelhouse"),
 }
-JSON_VERBS: Final = ("plan", "patch", "build", "matrix")
+JSON_VERBS: Final = ("plan", "patch", "build", "matrix", "doctor")
 PUBLISHING: Final = ("publish",)
-FLAGS: Final = {"json": JSON_VERBS, "dry_run": PUBLISHING, "allow_unproven": PUBLISHING}
+UNPROVEN: Final = (*PUBLISHING, "bundle")
+FLAGS: Final = {"json": JSON_VERBS, "dry_run": PUBLISHING, "allow_unproven": UNPROVEN}
 
 
 def main() -> NoReturn:

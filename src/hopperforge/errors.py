@@ -95,6 +95,34 @@ class SmokeError(HopperforgeError):
     meaning = "the GPU smoke tests failed"
 
 
+class NotInstalledError(HopperforgeError):
+    """The doctor found a wheel that fits the machine and is not installed."""
+
+    exit_code = 20
+    meaning = "doctor: a wheel of the index fits and is not installed"
+
+
+class NodeTroubleError(HopperforgeError):
+    """The doctor found something on the machine to be mended."""
+
+    exit_code = 21
+    meaning = "doctor: something is wrong on this machine"
+
+
+class NothingFitsError(HopperforgeError):
+    """The doctor found no wheel that fits the machine."""
+
+    exit_code = 22
+    meaning = "doctor: no wheel of the index fits this machine"
+
+
+class UnreadableIndexError(HopperforgeError):
+    """The doctor could not read the index."""
+
+    exit_code = 23
+    meaning = "doctor: the index cannot be read"
+
+
 class StorageError(HopperforgeError):
     """A folder of hopperforge cannot be written (disk full, read-only, someone else's), or a store does not answer."""
 

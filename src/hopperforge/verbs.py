@@ -21,7 +21,7 @@ from hopperforge.plan_report import plan_document, plan_lines
 from hopperforge.planning import Situation, for_engine, make_plan, why_host
 from hopperforge.report import WarningsOnly
 from hopperforge.run.engine import HOST, Client
-from hopperforge.run.engines import EngineState, choose_engine, diagnose, look
+from hopperforge.run.engines import EngineState, choose_engine, look
 from hopperforge.run.files import remove_folder, storage_guard, write_atomic
 from hopperforge.run.machine import read_machine
 from hopperforge.run.workspace import OWN_NAMES, Workspace
@@ -227,15 +227,6 @@ def image(call: Call) -> None:
                 f"CUDA {version}: image {builder.image.id[:16]} on {builder.image.base.name}, "
                 f"g++ {builder.compiler.version}, {containers.client.program} has it as {builder.image.reference}"
             )
-
-
-def doctor(call: Call) -> None:
-    """Say what is missing on this machine and how to install it; starts nothing."""
-    if call.words not in ((), ("engine",)):
-        raise InputError(f"doctor looks at the engines, not at {' '.join(call.words)}", hint="nox -s doctor -- engine")
-    images = call.project().images
-    lack = None if images is None else call.lack(images, Request())
-    call.answer("\n".join(diagnose(call.engines(), root=call.root, lack=lack)))
 
 
 def _report(call: Call, made: Plan, results: Sequence[BuildResult]) -> None:

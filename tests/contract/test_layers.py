@@ -10,7 +10,7 @@ PACKAGE = "hopperforge"
 # Each module belongs to the first layer whose prefix it has; a layer may import itself and those before it.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "report", "model", "__init__"),
-    ("config", "pairing", "merging", "planning", "sizing", "plan_report", "support", "index"),
+    ("config", "pairing", "merging", "planning", "sizing", "plan_report", "support", "node", "index"),
     ("run",),
     ("setup_job", "store", "executors"),
     ("stages",),
@@ -19,7 +19,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "console",
         "docs",
         "verbs",
+        "verbs_bundle",
         "verbs_cache",
+        "verbs_doctor",
         "verbs_index",
         "verbs_packages",
         "verbs_serve",

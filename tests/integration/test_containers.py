@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,7 @@ import pytest
 from tests.integration.command import PROJECT, MakeHome, Running, hopperforge
 from tests.integration.daemon import Daemon
 from tests.integration.registry import serve_registry
+from tests.integration.snippets import snippets
 from tests.integration.stand_in import GUARDED, LOAD, framework_wheel
 from tests.unit import wheel_zoo as zoo
 
@@ -365,6 +367,40 @@ def test_what_the_readme_says_ci_proves_of_containers(home: Path, daemon: Daemon
     assert re.search(r"beside torch 2\.9\.\d\+cu128 in Python 3\.13\.\d+ on glibc 2\.41", detail)
     assert daemon.containers() == []
     assert half_made(home) == []
+
+
+def test_a_bundle_installs_and_imports_with_no_network(home: Path, daemon: Daemon, tmp_path: Path) -> None:
+    tar = tmp_path / "fa3-fwd-cu128-torch2.9.tar"
+    words = ("cuda=12.8", f"torch={CELL.torch}", "profile=hdim128-bf16", f"to={tar}")
+    made = hopperforge("bundle", *words, "--allow-unproven", home=home)  # there is no GPU here to prove it on
+    assert made.status == 0, made.err
+    (dockerfile,) = snippets("air-gapped", "dockerfile")
+    (script,) = re.findall(r"^RUN ((?:.*\\\n)*.*)", dockerfile, re.MULTILINE)
+    (framework,) = (home / "cache" / "frameworks").glob("torch-2.9*-3.13-*/")
+    (image,) = daemon.docker(
+        "images", "--format", "{{.Repository}}:{{.Tag}}", "hopperforge-base:trixie*"
+    ).stdout.split()
+    mounts = {tar: "/bundle.tar", framework: "/framework", Path(sys.executable).with_name("uv"): "/usr/bin/uv"}
+    inside = f"""set -eux
+test "$(ls /sys/class/net)" = lo
+python3 -m venv /opt/venv
+export PATH=/opt/venv/bin:$PATH PYTHONPATH=/framework
+tar xf /bundle.tar -C /tmp
+{script}
+cd /
+python3 -c 'import fa3_fwd_interface as it, torch; print("by pip beside", torch.__version__, it.flash_attn_func)'
+uv venv --offline /tmp/bare
+tar xf /bundle.tar -C /tmp
+PYTHON=/tmp/bare/bin/python /tmp/fa3-fwd-cu128-torch2.9/install.sh
+/tmp/bare/bin/python -c 'import fa3_fwd_interface as it; print("by uv", it.flash_attn_func)'
+"""
+    options = [word for outside, at in mounts.items() for word in ("--volume", f"{outside}:{at}:ro")]
+    ended = daemon.docker("run", "--rm", "--network=none", *options, image, "sh", "-c", inside, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "installed (exit code 0)" in ended.stdout
+    assert re.search(r"by pip beside 2\.9\.\d\+cu128 <function flash_attn_func", ended.stdout)
+    assert "by uv <function flash_attn_func" in ended.stdout
+    assert daemon.containers() == []
 
 
 def test_the_wheel_imports_beside_a_real_torch(home: Path) -> None:

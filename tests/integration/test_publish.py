@@ -11,6 +11,7 @@ import pytest
 from obstore.store import S3Store
 from tests.integration.s3_server import S3Server, names, running_s3
 from tests.integration.spoiling_proxy import Cut, Deny, Spoil, spoiling
+from tests.small_disk import small_disk
 from tests.unit.publish_zoo import (
     BOUND,
     STABLE,
@@ -23,7 +24,6 @@ from tests.unit.publish_zoo import (
     shelve,
     write_record,
 )
-from tests.unit.test_objects import tiny_disk
 
 from hopperforge.cli import run_command
 from hopperforge.config.project import Project, load_project
@@ -301,7 +301,7 @@ def test_a_folder_that_may_only_be_read_is_said(
     house: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shelve(house, BOUND)
-    with tiny_disk(tmp_path / "disk", "size=8m") as disk:
+    with small_disk(tmp_path / "disk", "size=8m") as disk:
         assert command(f"to={disk}/index") == 0
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
         before = read(disk)
@@ -316,7 +316,7 @@ def test_a_full_disk_leaves_the_index_as_it_was(
     house: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shelve(house, BOUND)
-    with tiny_disk(tmp_path / "disk", "size=1m") as disk:
+    with small_disk(tmp_path / "disk", "size=1m") as disk:
         assert command(f"to={disk}/index") == 0
         before = read(disk)
         shelve(house, payload=b"# " + os.urandom(2_000_000).hex().encode())

@@ -4,13 +4,28 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from hopperforge.index.catalog import Catalog
+from hopperforge.index.constraints import constraint_files
 from hopperforge.index.pages import simple_pages
 from hopperforge.index.site import site_pages
+from hopperforge.node.single_file import doctor_source
 
 CATALOG_NAME: Final = "packages.json"
 POOL: Final = "pool/"
 
-MAKERS: Final[tuple[Callable[[Catalog], Mapping[str, bytes]], ...]] = (simple_pages, site_pages)
+DOCTOR_NAME: Final = "doctor.py"
+
+
+def doctor_file(_: Catalog) -> Mapping[str, bytes]:
+    """The program that nodes run to find their wheel; it reads the catalog by itself."""
+    return {DOCTOR_NAME: doctor_source()}
+
+
+MAKERS: Final[tuple[Callable[[Catalog], Mapping[str, bytes]], ...]] = (
+    simple_pages,
+    site_pages,
+    constraint_files,
+    doctor_file,
+)
 """Each maps paths from the root of the index to bytes, and depends on nothing but the catalog and this hopperforge."""
 
 
@@ -29,6 +44,7 @@ def content_type(path: str) -> str:
         "json": "application/json",
         "metadata": "text/plain; charset=utf-8",
         "py": "text/x-python; charset=utf-8",
+        "txt": "text/plain; charset=utf-8",
     }
     return known.get(name.rpartition(".")[2], "application/octet-stream")
 
