@@ -13,7 +13,16 @@ from typing import Final, NoReturn
 
 import platformdirs
 
-from hopperforge import __version__, verbs, verbs_bundle, verbs_cache, verbs_doctor, verbs_index, verbs_packages, verbs_serve
+from hopperforge import (
+    __version__,
+    verbs,
+    verbs_bundle,
+    verbs_cache,
+    verbs_doctor,
+    verbs_index,
+    verbs_packages,
+    verbs_serve,
+)
 from hopperforge.console import standard_reporter
 from hopperforge.errors import INTERRUPTED_EXIT_CODE, HopperforgeError, InputError
 from hopperforge.model.place import StorePlace

@@ -15,7 +15,20 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("setup_job", "store", "executors"),
     ("stages",),
     ("pipeline",),
-    ("console", "docs", "verbs", "verbs_bundle", "verbs_cache", "verbs_doctor", "verbs_index", "verbs_packages", "verbs_serve", "verbs_upload", "cli", "__main__"),
+    (
+        "console",
+        "docs",
+        "verbs",
+        "verbs_bundle",
+        "verbs_cache",
+        "verbs_doctor",
+        "verbs_index",
+        "verbs_packages",
+        "verbs_serve",
+        "verbs_upload",
+        "cli",
+        "__main__",
+    ),
 )
 
 
