@@ -18,7 +18,7 @@ from pathlib import Path
 
 from hopperforge.config.project import load_project
 from hopperforge.executors.base import Task
-from hopperforge.executors.local import line_up, play
+from hopperforge.executors.schedule import line_up, play
 from hopperforge.merging import merge_units
 from hopperforge.model.pack import Unit
 from hopperforge.model.versions import ToolkitVersion

@@ -13,7 +13,17 @@ from typing import Final, NoReturn
 
 import platformdirs
 
-from hopperforge import __version__, verbs, verbs_cache, verbs_packages, verbs_proof
+from hopperforge import (
+    __version__,
+    verbs,
+    verbs_bundle,
+    verbs_cache,
+    verbs_doctor,
+    verbs_index,
+    verbs_packages,
+    verbs_proof,
+    verbs_serve,
+)
 from hopperforge.console import standard_reporter
 from hopperforge.errors import INTERRUPTED_EXIT_CODE, HopperforgeError, InputError
 from hopperforge.model.place import StorePlace
@@ -27,7 +37,7 @@ VERBS: Final[dict[str, tuple[Callable[[verbs.Call], None], str]]] = {
     "patch": (verbs.patch, "apply the patch series and list a profile's units"),
     "build": (verbs.build, "build packages into the wheelhouse"),
     "image": (verbs.image, "make the builder image of a toolkit: cuda=13.0 engine=docker"),
-    "doctor": (verbs.doctor, "say what this machine lacks and how to install it: engine"),
+    "doctor": (verbs_doctor.doctor, "say what this machine lacks: engine, or node index=URL"),
     "verify": (
         verbs_packages.verify,
         "import a wheel beside a real torch: wheel=FILE torch=2.11 [base=trixie]; judge its signature: key=PUBLIC.pem",
@@ -39,10 +49,16 @@ VERBS: Final[dict[str, tuple[Callable[[verbs.Call], None], str]]] = {
         "build a wheel again from its record and compare: wheel=FILE, or twice profile=hdim128-bf16",
     ),
     "sign": (verbs_proof.sign, "sign a wheel and its record: wheel=FILE key=PRIVATE.pem, or key=new folder=FOLDER"),
+    "publish": (verbs_index.publish, "publish proven packages: to=FOLDER, s3://..., gs://...; promote=, yank="),
+    "bundle": (verbs_bundle.bundle, "make a tar that installs with no network: cuda=12.8 torch=2.9 [with=torch]"),
     "cache": (verbs_cache.cache, "look after compiled objects: stats, verify, share or trim=20GB"),
+    "serve": (verbs_serve.serve, "show a published index to a laboratory: folder=DIR host=127.0.0.1 port=8000"),
     "clean": (verbs.clean, "remove what can be made again: what=work, cache or wheelhouse"),
 }
-JSON_VERBS: Final = ("plan", "patch", "build", "matrix")
+JSON_VERBS: Final = ("plan", "patch", "build", "matrix", "doctor")
+PUBLISHING: Final = ("publish",)
+UNPROVEN: Final = (*PUBLISHING, "bundle")
+FLAGS: Final = {"json": JSON_VERBS, "dry_run": PUBLISHING, "allow_unproven": UNPROVEN}
 
 
 def main() -> NoReturn:
@@ -60,8 +76,7 @@ def run_command(argv: Sequence[str]) -> int:
         if not argv:
             raise InputError(f"which verb? there are {', '.join(VERBS)}", hint="hopperforge --help")
         arguments = _parser().parse_intermixed_args(argv)  # flags may stand between words
-        if arguments.json and arguments.verb not in JSON_VERBS:
-            raise InputError(f"{arguments.verb} has no --json; {', '.join(JSON_VERBS)} have")
+        _check_flags(arguments)
         call = _call(arguments)
         with contextlib.closing(call.workspace.reporter):
             VERBS[arguments.verb][0](call)
@@ -82,6 +97,15 @@ def run_command(argv: Sequence[str]) -> int:
     return 0
 
 
+def _check_flags(arguments: argparse.Namespace) -> None:
+    """Refuse a flag that the verb does not look at."""
+    for name, having in FLAGS.items():
+        if getattr(arguments, name) and arguments.verb not in having:
+            flag = name.replace("_", "-")
+            has = "have" if len(having) > 1 else "has"
+            raise InputError(f"{arguments.verb} has no --{flag}; {', '.join(having)} {has}")
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise InputError(message, hint="hopperforge --help")
@@ -100,6 +124,10 @@ def _parser() -> argparse.ArgumentParser:
         "--keep", action="store_true", help="keep what a failed container worked on, and say how to get in"
     )
     parser.add_argument("--json", action="store_true", help="answer in JSON on standard output")
+    parser.add_argument("--dry-run", action="store_true", help="publish: say what would be done, and write nothing")
+    parser.add_argument(
+        "--allow-unproven", action="store_true", help="publish: take what lacks a proof too; the index says so of it"
+    )
     parser.add_argument("--verbose", action="store_true", help="show the output of compilers and tools")
     return parser
 
@@ -126,6 +154,8 @@ def _call(arguments: argparse.Namespace) -> verbs.Call:
         glibc=platform.libc_ver()[1],
         root=os.geteuid() == 0,
         keep=arguments.keep,
+        dry_run=arguments.dry_run,
+        allow_unproven=arguments.allow_unproven,
     )
 
 

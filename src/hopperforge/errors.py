@@ -81,11 +81,46 @@ class GateError(HopperforgeError):
     meaning = "a gate failed"
 
 
+class PublishError(HopperforgeError):
+    """A package is unproven, not what its record says, its name is taken, or a server did not take it."""
+
+    exit_code = 9
+    meaning = "publishing was refused"
+
+
 class SmokeError(HopperforgeError):
     """The smoke tests failed on the GPU, or no GPU answered."""
 
     exit_code = 10
     meaning = "the GPU smoke tests failed"
+
+
+class NotInstalledError(HopperforgeError):
+    """The doctor found a wheel that fits the machine and is not installed."""
+
+    exit_code = 20
+    meaning = "doctor: a wheel of the index fits and is not installed"
+
+
+class NodeTroubleError(HopperforgeError):
+    """The doctor found something on the machine to be mended."""
+
+    exit_code = 21
+    meaning = "doctor: something is wrong on this machine"
+
+
+class NothingFitsError(HopperforgeError):
+    """The doctor found no wheel that fits the machine."""
+
+    exit_code = 22
+    meaning = "doctor: no wheel of the index fits this machine"
+
+
+class UnreadableIndexError(HopperforgeError):
+    """The doctor could not read the index."""
+
+    exit_code = 23
+    meaning = "doctor: the index cannot be read"
 
 
 class StorageError(HopperforgeError):

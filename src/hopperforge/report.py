@@ -24,6 +24,11 @@ class Progress:
     seconds_left: float | None
 
 
+def gigabytes(size: int) -> str:
+    """Write a size in bytes as messages have it."""
+    return f"{size / 1e9:.1f} GB"
+
+
 class Reporter(Protocol):
     """Receives what happens; implementations differ only in how they show it."""
 

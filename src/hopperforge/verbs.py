@@ -21,7 +21,7 @@ from hopperforge.plan_report import plan_document, plan_lines
 from hopperforge.planning import Situation, for_engine, make_plan, why_host
 from hopperforge.report import WarningsOnly
 from hopperforge.run.engine import HOST, Client
-from hopperforge.run.engines import EngineState, choose_engine, diagnose, look
+from hopperforge.run.engines import EngineState, choose_engine, look
 from hopperforge.run.files import remove_folder, storage_guard, write_atomic
 from hopperforge.run.machine import read_machine
 from hopperforge.run.workspace import OWN_NAMES, Workspace
@@ -40,7 +40,8 @@ _CLEANABLE: Final = ("work", "cache", "wheelhouse")
 class Call:
     """A verb's words and flags, and the world it runs in; `answer` prints to standard output.
 
-    `glibc` is this machine's version, `root` whether we are root, `keep` the flag --keep.
+    `glibc` is this machine's version, `root` whether we are root, `keep`, `dry_run` and
+    `allow_unproven` the flags --keep, --dry-run and --allow-unproven.
     """
 
     words: tuple[str, ...]
@@ -53,6 +54,8 @@ class Call:
     glibc: str = ""
     root: bool = False
     keep: bool = False
+    dry_run: bool = False
+    allow_unproven: bool = False
 
     def project(self) -> Project:
         """Read the project's facts; every problem of every file is one error."""
@@ -171,7 +174,8 @@ def _patched(call: Call, project: Project, build: Build, merge: Merge) -> JsonVa
     call.workspace.reporter.stage("patch", f"{len(find_patches(call.workspace.project, pin.name))} patches")
     patched = patch_source(source, call.workspace)
     torch = project.matrix.torches[build.torch]
-    units = list_units(patched, build.profile, build.cuda.cuda, torch.release, call.workspace)
+    fact = project.matrix.toolkits[build.cuda]
+    units = list_units(patched, build.profile, fact, torch.release, call.workspace)
     if merge is Merge.ON and build.kernels is not Kernels.INLINE:
         units = merge_units(units, build.recipe.merge)
     if not call.as_json:
@@ -224,15 +228,6 @@ def image(call: Call) -> None:
                 f"CUDA {version}: image {builder.image.id[:16]} on {builder.image.base.name}, "
                 f"g++ {builder.compiler.version}, {containers.client.program} has it as {builder.image.reference}"
             )
-
-
-def doctor(call: Call) -> None:
-    """Say what is missing on this machine and how to install it; starts nothing."""
-    if call.words not in ((), ("engine",)):
-        raise InputError(f"doctor looks at the engines, not at {' '.join(call.words)}", hint="nox -s doctor -- engine")
-    images = call.project().images
-    lack = None if images is None else call.lack(images, Request())
-    call.answer("\n".join(diagnose(call.engines(), root=call.root, lack=lack)))
 
 
 def _report(call: Call, made: Plan, results: Sequence[BuildResult]) -> None:

@@ -69,7 +69,7 @@ def _prover(call: Call, words: Mapping[str, str], package: Shelved) -> Callable[
             detail=[f"the bases are: {bases}"],
             hint=f"base=trixie engine={asked.engine}",
         )
-    python = _interpreter(words.get("interpreter", sys.executable), workspace.environ)
+    python = find_interpreter(words.get("interpreter", sys.executable), workspace.environ)
     return lambda torch: prove_import(wheel, promise=promise, torch=torch, python=python, workspace=workspace)
 
 
@@ -86,7 +86,7 @@ def _base_python(call: Call, project: Project, asked: Request) -> BasePython:
     return open_base(containers, call.workspace)
 
 
-def _interpreter(word: str, environ: Mapping[str, str]) -> str:
+def find_interpreter(word: str, environ: Mapping[str, str]) -> str:
     """Find the Python that a word names: the user's, never that of the environment hopperforge itself runs in."""
     own = Path(sys.prefix) / "bin"
     places = [place for place in environ.get("PATH", "").split(os.pathsep) if Path(place) != own]
@@ -132,7 +132,7 @@ def smoke(call: Call) -> None:
             "which Python runs the smoke tests? the word interpreter= is missing",
             hint="interpreter=python3, if that has a CUDA torch and pytest",
         )
-    interpreter = _interpreter(words["interpreter"], call.workspace.environ)
+    interpreter = find_interpreter(words["interpreter"], call.workspace.environ)
     gpu = run_smoke(package.path, recipe=recipe, interpreter=interpreter, workspace=call.workspace)
     call.wheelhouse().join_gpu(gpu, package.record.wheel.sha256)
     call.answer(f"{package.path.name}: smoke tests passed on {gpu.get('gpu')}; the record has the result")

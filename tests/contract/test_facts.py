@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from hopperforge.config.project import MATRIX, UPSTREAM, Project, load_project
+from hopperforge.index import features, served
 from hopperforge.model.image import DebianBase
 from hopperforge.model.profile import Profile
 from hopperforge.model.toolkit import PinnedFile, ToolkitOrigin
@@ -153,3 +154,21 @@ def test_the_dockerfile_decides_and_fetches_nothing_and_tests_itself_last() -> N
     assert {line[1] for line in words if line[0] == "FROM"} == {"${BASE}"}
     assert words[-1] == ["RUN", '["/bin/sh",', '"/opt/hopperforge/self-test.sh"]']
     assert {path.name for path in (ROOT / "image").glob("*.sh")} == {"pythons.sh", "self-test.sh"}
+
+
+def test_the_page_for_people_knows_every_switch_torch_and_python(project: Project) -> None:
+    assert {feature.switch for feature in features.FEATURES} == project.switches
+    assert tuple(map(str, sorted(project.matrix.torches))) == served.TORCHES
+    assert tuple(map(str, sorted(project.matrix.pythons))) == served.PYTHONS
+    codes = {
+        code
+        for recipe in project.recipes.values()
+        for profile in recipe.profiles.values()
+        for code in profile.architectures
+    }
+    assert codes <= set(served.GPUS)
+
+
+def test_every_toolkit_compresses_what_it_makes(project: Project) -> None:
+    words = {(fact.version.cuda.major, fact.compress) for fact in project.matrix.toolkits.values()}
+    assert words == {(12, ("-Xfatbin", "-compress-all")), (13, ("--compress-mode=size",))}

@@ -10,12 +10,38 @@ PACKAGE = "hopperforge"
 # Each module belongs to the first layer whose prefix it has; a layer may import itself and those before it.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "report", "model", "__init__"),
-    ("config", "pairing", "merging", "planning", "sizing", "plan_report", "support", "index", "provenance"),
+    (
+        "config",
+        "pairing",
+        "merging",
+        "planning",
+        "sizing",
+        "plan_report",
+        "support",
+        "unit_words",
+        "node",
+        "index",
+        "provenance",
+    ),
     ("run",),
     ("setup_job", "store", "executors"),
     ("stages",),
     ("pipeline",),
-    ("console", "docs", "verbs", "verbs_cache", "verbs_packages", "verbs_proof", "cli", "__main__"),
+    (
+        "console",
+        "docs",
+        "verbs",
+        "verbs_bundle",
+        "verbs_cache",
+        "verbs_doctor",
+        "verbs_index",
+        "verbs_packages",
+        "verbs_proof",
+        "verbs_serve",
+        "verbs_upload",
+        "cli",
+        "__main__",
+    ),
 )
 
 

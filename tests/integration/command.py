@@ -5,11 +5,14 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 PROJECT = Path(__file__).parents[2]
+
+MakeHome = Callable[[str], Path]
+"""What the fixture `make_home` gives: it makes a folder for `hopperforge(..., home=...)`."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """An S3 server on loopback: moto's, in a process of its own, stopped by its id."""
 
 import contextlib
+import json
 import re
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import threading
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import obstore
 from obstore.store import S3Store
@@ -21,9 +23,21 @@ class S3Server:
 
     url: str
 
-    def make_bucket(self, name: str) -> S3Store:
-        """Make a bucket and open it by means of our own, to look into it and to do damage."""
+    def make_bucket(self, name: str, *, public: bool = False) -> S3Store:
+        """Make a bucket, one that everybody may read if `public`, and open it by means of our own, to do damage."""
         urllib.request.urlopen(urllib.request.Request(f"{self.url}/{name}", method="PUT")).close()  # noqa: S310 - our URL
+        if public:
+            allowed = {
+                "Effect": "Allow",
+                "Principal": "*",
+                "Action": "s3:GetObject",
+                "Resource": f"arn:aws:s3:::{name}/*",
+            }
+            policy = json.dumps({"Version": "2012-10-17", "Statement": [allowed]}).encode()
+            request = urllib.request.Request(  # noqa: S310 - our URL
+                f"{self.url}/{name}?policy", policy, {"Content-Type": "application/json"}, method="PUT"
+            )
+            urllib.request.urlopen(request).close()  # noqa: S310 - our URL
         return S3Store(
             name,
             endpoint=self.url,
@@ -32,11 +46,21 @@ class S3Server:
             client_options={"allow_http": True},
         )
 
+    def trust_nobody(self, *, really: bool) -> None:
+        """Let in only keys that the server gave out, which are none; or anyone again."""
+        request = urllib.request.Request(  # noqa: S310 - our URL
+            f"{self.url}/moto-api/reset-auth",
+            method="POST",
+            data=b"0" if really else b"inf",
+            headers={"Content-Type": "text/plain"},
+        )
+        urllib.request.urlopen(request).close()  # noqa: S310
+
 
 @contextlib.contextmanager
 def running_s3() -> Iterator[S3Server]:
     """Start a server on a free port and stop it at the end."""
-    argv = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
+    argv = [sys.executable, str(Path(__file__).with_name("s3_process.py"))]
     process = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
     stream = process.stderr
     assert stream is not None
@@ -50,6 +74,7 @@ def running_s3() -> Iterator[S3Server]:
             ready = _READY.search(line)
             if ready is not None:
                 break
+        guard.cancel()  # it guards the start alone: a module's tests may take longer
         assert ready is not None, "".join(lines)
         drain = threading.Thread(target=stream.read, daemon=True)  # its log must not fill the pipe
         drain.start()

@@ -1,5 +1,6 @@
 """A small stand-in for torch, and interface modules of packages that keep their promise beside it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.unit import wheel_zoo as zoo
@@ -33,11 +34,12 @@ def flash_attn_func(q, k, v):
 """
 
 
-def framework_wheel(folder: Path) -> Path:
-    """Write the stand-in as a wheel."""
+def framework_wheel(folder: Path, more: Mapping[str, bytes] | None = None) -> Path:
+    """Write the stand-in as a wheel, with `more` files."""
     info = "torch-2.11.0.dist-info"
     members = {
         "torch/__init__.py": FRAMEWORK,
+        **(more or {}),
         f"{info}/METADATA": zoo.metadata("2.11.0", "torch", ()),
         f"{info}/WHEEL": zoo.wheel_file("py3-none-any", pure="true"),
     }

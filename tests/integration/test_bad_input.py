@@ -1,16 +1,15 @@
 """Bad input at the command line: one sentence, the right exit code, nothing lost."""
 
-import contextlib
 import io
 import shutil
-import subprocess
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 from tests.integration.command import PROJECT, hopperforge
+from tests.small_disk import small_disk
 
 from hopperforge.run.files import git_tree_hash
 
@@ -203,18 +202,8 @@ def test_no_host_compiler(tmp_path: Path) -> None:
     assert "hint: apt-get install" in ended.err
 
 
-@contextlib.contextmanager
-def _small_disk(folder: Path) -> Iterator[None]:
-    folder.mkdir(parents=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", folder], check=True)
-
-
 def test_full_disk(tmp_path: Path) -> None:
-    with _small_disk(tmp_path / "cache"):
+    with small_disk(tmp_path / "cache", "size=4m"):
         ended = hopperforge("fetch", home=tmp_path)
         left = [path for path in (tmp_path / "cache").rglob("*.tar.gz*") if path.is_file()]
     assert ended.status == 11

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.integration.command import PROJECT, Running, hopperforge, processes
+from tests.integration.command import PROJECT, MakeHome, Running, hopperforge, processes
 
 from hopperforge.config.project import load_project
 from hopperforge.model.matrix import CiCell
@@ -25,8 +25,8 @@ COMPILERS = ("nvcc", "cicc", "cudafe++", "ptxas", "fatbinary")
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("home")
+def home(make_home: MakeHome) -> Path:
+    return make_home("home")
 
 
 def _report(home: Path) -> dict[str, object]:

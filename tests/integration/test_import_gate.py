@@ -1,18 +1,22 @@
 """The import gate with real virtual environments and pip, on a small stand-in for the framework."""
 
+import dataclasses
 import json
 import platform
+import re
 import sys
 from pathlib import Path
 
 import pytest
 from tests.integration.stand_in import GUARDED, LOAD, framework_wheel
+from tests.small_disk import small_disk
 from tests.unit import wheel_zoo as zoo
 
-from hopperforge.errors import ToolError
+from hopperforge.errors import StorageError, ToolError
 from hopperforge.model.versions import TorchVersion
 from hopperforge.model.wheel import GateResult
 from hopperforge.run.workspace import Workspace
+from hopperforge.stages.framework import Target, framework_folder
 from hopperforge.stages.import_gate import Found, framework_venv, prove_import, read_probe
 
 TORCH = TorchVersion.parse("2.11")
@@ -133,3 +137,45 @@ def test_probe_answer_is_the_last_marked_line() -> None:
     lines = [f"PROBE {json.dumps(first)}", "noise", f"PROBE {json.dumps(last)}", "more"]
     assert read_probe(lines) == Found(problems=("a", "b"), beside="torch 2.11.0")
     assert read_probe(["noise"]) is None
+
+
+BULKY = {"torch/bulk.bin": bytes(16_000_000)}
+
+
+def test_a_disk_full_of_the_framework_is_said_to_be_full(tmp_path: Path) -> None:
+    requirement = str(framework_wheel(tmp_path, BULKY))
+    workspace = zoo.workspace(tmp_path)
+    with small_disk(workspace.cache / "venvs", "size=8m") as disk:
+        with pytest.raises(StorageError, match=f"^the disk that holds {re.escape(str(disk))} is full") as caught:
+            framework_venv(sys.executable, requirement, workspace)
+        assert any("No space left on device" in line for line in caught.value.detail)
+        assert str(caught.value.hint).startswith(f"df -h {disk} ")
+        assert [path.suffix for path in disk.iterdir()] == [".lock"]
+
+
+def test_a_disk_full_of_a_framework_for_elsewhere_is_said_to_be_full(tmp_path: Path) -> None:
+    requirement = str(framework_wheel(tmp_path, BULKY))
+    target = Target(release=platform.python_version(), glibc=(2, 36), machine="x86_64")
+    workspace = zoo.workspace(tmp_path)
+    with small_disk(workspace.cache / "frameworks", "size=8m") as disk:
+        with pytest.raises(StorageError, match=f"^the disk that holds {re.escape(str(disk))} is full") as caught:
+            framework_folder(target, requirement, workspace)
+        assert any("No space left on device" in line for line in caught.value.detail)
+        assert [path.suffix for path in disk.iterdir()] == [".lock"]
+
+
+def test_a_disk_full_of_the_package_is_no_fault_of_the_package(
+    framework: tuple[Workspace, str], tmp_path: Path
+) -> None:
+    made, requirement = framework
+    wheel = zoo.write(tmp_path, zoo.files({"fa3_fwd/bulk.bin": bytes(16_000_000)}, tag=zoo.TAG), tag=zoo.TAG)
+    workspace = dataclasses.replace(made, cache=tmp_path / "cache")
+    workspace.cache.mkdir(exist_ok=True)
+    (workspace.cache / "venvs").symlink_to(framework_venv(sys.executable, requirement, made).parents[2])
+    with (
+        small_disk(workspace.work, "size=8m") as disk,
+        pytest.raises(StorageError, match=f"^the disk that holds {re.escape(str(disk))} is full"),
+    ):
+        prove_import(
+            wheel, promise=zoo.PROMISE, torch=TORCH, python=sys.executable, workspace=workspace, requirement=requirement
+        )

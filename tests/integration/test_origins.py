@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from tests.integration.command import MakeHome
 
 from hopperforge.config.project import load_project
 from hopperforge.errors import SourceError, ToolError
@@ -172,9 +173,9 @@ def test_every_pin_comes_from_the_package_index_with_the_pinned_trees(project_ro
 
 
 @pytest.fixture(scope="module")
-def toolkits_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def toolkits_cache(make_home: MakeHome) -> Path:
     """One cache for all toolkits: those with another ptxas are made from the plain one."""
-    return tmp_path_factory.mktemp("toolkits")
+    return make_home("toolkits")
 
 
 REGISTRY = [

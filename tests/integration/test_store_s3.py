@@ -13,8 +13,8 @@ import obstore
 import pytest
 from obstore.store import S3Store
 from tests.integration.s3_server import S3Server, names, running_s3
+from tests.small_disk import small_disk
 from tests.unit.test_kernels import Bench, make_bench, units
-from tests.unit.test_objects import tiny_disk
 
 from hopperforge.model.pack import Cost, KernelPack, PackedUnit, Unit
 from hopperforge.model.place import StorePlace
@@ -197,7 +197,7 @@ def test_a_bucket_that_does_not_exist_is_said(environ: dict[str, str], tmp_path:
 
 
 def test_a_store_that_may_only_be_read_is_read_on(tmp_path: Path) -> None:
-    with tiny_disk(tmp_path / "disk", "size=8m") as disk:
+    with small_disk(tmp_path / "disk", "size=8m") as disk:
         here, _ = machine(tmp_path / "here", {}, str(disk))
         SharedObjects(here).put(KEY, DATA, path=PATH, cost=COST)
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)

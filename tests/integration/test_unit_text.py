@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from tests.integration.command import PROJECT, hopperforge
+from tests.integration.command import PROJECT, MakeHome, hopperforge
 
 from hopperforge.config.project import load_project
 
@@ -22,9 +22,9 @@ Listed = dict[str, tuple[str, ...]]
 
 
 @pytest.fixture(scope="module")
-def listed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Listed]]:
+def listed(make_home: MakeHome) -> dict[str, tuple[Path, Listed]]:
     """By profile: the patched source, and each unit's arguments by its path."""
-    home = tmp_path_factory.mktemp("home")
+    home = make_home("home")
     found = {}
     for profile in PROFILES:
         words = (f"profile={profile}", "cuda=13.0", "toolkit=registry", "merge=off")

@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.command import hopperforge
+from tests.integration.command import MakeHome, hopperforge
 from tests.unit.unit_zoo import forward_units
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("home")
+def home(make_home: MakeHome) -> Path:
+    return make_home("home")
 
 
 def _patch(home: Path, profile: str, *words: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hopperforge.executors.base import Task
 from hopperforge.executors.dask import Seat, place, seconds_left
 from hopperforge.executors.dask_cluster import Worker, version_difference
-from hopperforge.executors.local import Flight, Waiting, line_up
+from hopperforge.executors.schedule import Flight, Waiting, line_up
 from hopperforge.model.pack import Cost
 
 

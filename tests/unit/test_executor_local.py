@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from hopperforge.errors import CompileError, HopperforgeError
 from hopperforge.executors.base import Executor, Killed, Outcome, Task
-from hopperforge.executors.local import Flight, LocalExecutor, Waiting, choose, line_up, makespan, overrun, play
+from hopperforge.executors.local import LocalExecutor
+from hopperforge.executors.schedule import Flight, Waiting, choose, line_up, makespan, overrun, play
 from hopperforge.model.pack import Cost
 from hopperforge.report import Progress, Recorder
 from hopperforge.run.process import Cancelled

@@ -1,13 +1,12 @@
 """The object store gives back what was put, or nothing."""
 
-import contextlib
 import hashlib
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.small_disk import small_disk
 
 from hopperforge.errors import StorageError
 from hopperforge.model.pack import Cost, PackedUnit
@@ -171,19 +170,9 @@ def test_kill_9_at_any_moment_leaves_only_whole_objects(tmp_path: Path) -> None:
     assert reporter.warnings == []
 
 
-@contextlib.contextmanager
-def tiny_disk(folder: Path, options: str) -> Iterator[Path]:
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], check=True)
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
-
-
 @pytest.mark.integration
 def test_a_full_disk_is_a_storage_error_and_leaves_the_store_whole(tmp_path: Path) -> None:
-    with tiny_disk(tmp_path / "disk", "size=1m") as disk:
+    with small_disk(tmp_path / "disk", "size=1m") as disk:
         store, _ = open_store(disk)
         store.put(KEY, DATA, path=PATH, cost=COST)
         with pytest.raises(StorageError, match="is full") as caught:
@@ -196,7 +185,7 @@ def test_a_full_disk_is_a_storage_error_and_leaves_the_store_whole(tmp_path: Pat
 
 @pytest.mark.integration
 def test_a_read_only_disk_is_a_storage_error(tmp_path: Path) -> None:
-    with tiny_disk(tmp_path / "disk", "size=1m") as disk:
+    with small_disk(tmp_path / "disk", "size=1m") as disk:
         store, _ = open_store(disk)
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
         with pytest.raises(StorageError, match="read-only"):

@@ -7,7 +7,7 @@ import pytest
 from tests.unit.unit_zoo import forward_units, recipe_rules
 
 from hopperforge.executors.base import Task
-from hopperforge.executors.local import Flight, line_up, play
+from hopperforge.executors.schedule import Flight, line_up, play
 from hopperforge.merging import merge_units
 from hopperforge.model.pack import Unit
 from hopperforge.model.versions import ToolkitVersion

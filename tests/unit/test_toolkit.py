@@ -12,11 +12,11 @@ from tests.unit.deb_zoo import apt, deb, path_with
 from hopperforge.errors import SourceError, ToolError
 from hopperforge.model.matrix import Matrix
 from hopperforge.model.request import ToolkitChoice
-from hopperforge.model.toolkit import DebianPackage, PinnedFile, ToolkitFact, ToolkitOrigin
+from hopperforge.model.toolkit import DebianPackage, PinnedFile, Toolkit, ToolkitFact, ToolkitOrigin
 from hopperforge.model.versions import ToolkitVersion, TorchVersion
 from hopperforge.report import Recorder
 from hopperforge.run.workspace import Workspace
-from hopperforge.stages.toolkit import find_system_toolkit, obtain_toolkit, toolkits_at_hand
+from hopperforge.stages.toolkit import obtain_toolkit, toolkits_at_hand
 
 CUDA_130 = ToolkitVersion.parse("13.0")
 CUDA_132 = ToolkitVersion.parse("13.2")
@@ -125,6 +125,10 @@ def _environ(kind: str, root: Path, tmp_path: Path) -> dict[str, str]:
     return {"PATH": str(folder)}
 
 
+def _system(workspace: Workspace) -> Toolkit:
+    return obtain_toolkit(_fact(), ToolkitChoice.SYSTEM, workspace)
+
+
 @pytest.mark.parametrize("kind", ["CUDA_HOME", "CUDA_PATH", "PATH", "a wrapper script on PATH"])
 def test_the_machines_own_toolkit_is_found(kind: str, tmp_path: Path) -> None:
     root = _toolkit(tmp_path / "cuda-13.0")
@@ -139,15 +143,14 @@ def test_the_machines_own_toolkit_is_found(kind: str, tmp_path: Path) -> None:
     nvcc = (root / "bin/nvcc").read_bytes()
     assert found.fingerprint["nvcc"] == hashlib.sha256(nvcc).hexdigest()
     assert found.fingerprint["cicc"] == hashlib.sha256(b"compiler").hexdigest()
-    assert found == find_system_toolkit(workspace)
+    assert found == _system(workspace)
 
 
 def test_cuda_home_is_asked_before_path(tmp_path: Path) -> None:
     chosen = _toolkit(tmp_path / "chosen")
     other = _toolkit(tmp_path / "other", "13.2.86")
     workspace, _ = _workspace(tmp_path, CUDA_HOME=str(chosen), PATH=f"{other}/bin")
-    found = find_system_toolkit(workspace)
-    assert found is not None
+    found = _system(workspace)
     assert found.root == chosen
 
 
@@ -200,11 +203,9 @@ def test_a_half_deleted_toolkit_is_unpacked_again(tmp_path: Path) -> None:
 def test_every_part_is_in_the_key_and_is_read_again_when_touched(part: str, name: str, tmp_path: Path) -> None:
     root = _toolkit(tmp_path / "cuda")
     workspace, _ = _workspace(tmp_path, CUDA_HOME=str(root))
-    before = find_system_toolkit(workspace)
+    before = _system(workspace)
     (root / part).write_text("x" * (root / part).stat().st_size)
-    after = find_system_toolkit(workspace)
-    assert before is not None
-    assert after is not None
+    after = _system(workspace)
     assert {key for key, digest in after.fingerprint.items() if digest != before.fingerprint[key]} == {name}
     assert before.key != after.key
 
@@ -214,8 +215,7 @@ def test_a_header_with_another_name_changes_the_key(tmp_path: Path) -> None:
     for name in ("first", "second"):
         root = _toolkit(tmp_path / name)
         (root / "include" / f"{name}.h").write_text("")
-        found = find_system_toolkit(_workspace(tmp_path, CUDA_HOME=str(root))[0])
-        assert found is not None
+        found = _system(_workspace(tmp_path, CUDA_HOME=str(root))[0])
         keys.add(found.key)
     assert len(keys) == 2
 
@@ -223,17 +223,16 @@ def test_a_header_with_another_name_changes_the_key(tmp_path: Path) -> None:
 def test_headers_of_a_target_folder_count_once_if_they_are_the_same(tmp_path: Path) -> None:
     root = _toolkit(tmp_path / "cuda")
     workspace, _ = _workspace(tmp_path, CUDA_HOME=str(root))
-    plain = find_system_toolkit(workspace)
+    plain = _system(workspace)
     target = root / "targets" / "x86_64-linux"
     target.mkdir(parents=True)
     (target / "include").symlink_to("../../include")
-    linked = find_system_toolkit(workspace)
+    linked = _system(workspace)
     assert linked == plain
     (target / "include").unlink()
     (target / "include").mkdir()
     (target / "include" / "cuda_runtime.h").write_text("another header")
-    separate = find_system_toolkit(workspace)
-    assert separate is not None
+    separate = _system(workspace)
     assert "include x86_64-linux" in separate.fingerprint
 
 

@@ -2,8 +2,8 @@
 
 Dask's own scheduler places a task once, when it is submitted, by how many a worker has; here a task lasts from ten
 seconds to a quarter of an hour. So each is handed over only when a worker can start it now, by the same rule as on one
-machine (`executors.local.choose`), and Dask does what it is best at: carrying work and results, noticing who is gone,
-and holding every worker to the memory it declared, whoever else uses the cluster.
+machine (`executors.schedule.choose`), and Dask does what it is best at: carrying work and results, noticing who is
+gone, and holding every worker to the memory it declared, whoever else uses the cluster.
 """
 
 import contextlib
@@ -22,11 +22,12 @@ from distributed import Client
 from distributed import Future as DaskFuture
 
 from hopperforge.errors import CompileError, HopperforgeError, ToolError
-from hopperforge.executors.base import Killed, Outcome, ResultT, Task, Work
+from hopperforge.executors.base import Outcome, ResultT, Task, Work
 from hopperforge.executors.dask_cluster import GONE, MEMORY, Recruit, Roster, Worker, connected, dashboard
 from hopperforge.executors.dask_worker import WorkerLost, perform, quiet
-from hopperforge.executors.local import Crew, Flight, Waiting, choose, line_up
-from hopperforge.report import Progress, Reporter
+from hopperforge.executors.ledger import Crew, Ledger
+from hopperforge.executors.schedule import Flight, Waiting, choose, line_up
+from hopperforge.report import Progress, Reporter, gigabytes
 from hopperforge.run.process import Cancelled
 
 ArgumentT = TypeVar("ArgumentT")
@@ -53,7 +54,7 @@ def place(
 ) -> tuple[Waiting, Worker] | None:
     """Say which task starts now on which worker, if any: workers with the most free memory are asked first.
 
-    What is larger than a worker is not in that worker's queue; within it, `executors.local.choose` decides.
+    What is larger than a worker is not in that worker's queue; within it, `executors.schedule.choose` decides.
     """
     running: dict[str, list[Flight]] = {}
     for seat in seats:
@@ -106,12 +107,13 @@ class DaskExecutor:
         """
         crew = Crew(work)
         with ThreadPoolExecutor(max_workers=max(1, len(tasks)), thread_name_prefix="unit") as pool:
-            turn: _Turn[ResultT] = _Turn(executor=self, total=len(tasks), queue=line_up(tasks, 1 << 62))
+            ledger: Ledger[ResultT] = Ledger(total=len(tasks), queue=line_up(tasks, 1 << 62), reporter=self.reporter)
+            turn = _Turn(executor=self, ledger=ledger)
             try:
-                while turn.queue or turn.flights:
+                while ledger.queue or turn.flights:
                     turn.look()
                     turn.start_all(lambda task: pool.submit(crew.do, task))
-                    if turn.failures and not turn.flights:
+                    if ledger.failures and not turn.flights:
                         break
                     on_progress(turn.progress())
                     turn.settle()
@@ -120,7 +122,7 @@ class DaskExecutor:
                 self._wait_for_workers()
                 raise
             on_progress(turn.progress())
-        return Outcome(finished=turn.finished, failures=turn.failures)
+        return Outcome(finished=ledger.finished, failures=ledger.failures)
 
     def call(
         self,
@@ -199,17 +201,12 @@ def dask_executor(
 
 @dataclass(slots=True, kw_only=True)
 class _Turn(Generic[ResultT]):
-    """The state of one run: what waits, flies, finished and failed."""
+    """The state of one run: its ledger, what flies where, and since when nothing moved."""
 
     executor: DaskExecutor
-    total: int
-    queue: list[Waiting]
+    ledger: Ledger[ResultT]
     flights: dict[Future[ResultT], Seat] = field(default_factory=dict)
-    finished: dict[str, ResultT] = field(default_factory=dict)
-    failures: dict[str, HopperforgeError] = field(default_factory=dict)
     losses: Counter[str] = field(default_factory=Counter)
-    expected: float = 0.0
-    measured: float = 0.0
     moved: float = field(default_factory=time.monotonic)
     joined: float = field(default_factory=time.monotonic)
 
@@ -219,7 +216,7 @@ class _Turn(Generic[ResultT]):
         try:
             roster.look()
         except ToolError as error:
-            self.failures.setdefault(roster.scheduler, error)
+            self.ledger.failures.setdefault(roster.scheduler, error)
             roster.ready.clear()
         for seat in self.flights.values():
             if roster.ready.get(seat.worker.address) != seat.worker:
@@ -227,8 +224,8 @@ class _Turn(Generic[ResultT]):
         now = time.monotonic()
         self.joined = now if roster.joining else self.joined
         self.moved = now if roster.joining or self.flights else self.moved
-        if not self.failures and (reason := self._hopeless(now)) is not None:
-            self.failures[roster.scheduler] = reason
+        if not self.ledger.failures and (reason := self._hopeless(now)) is not None:
+            self.ledger.failures[roster.scheduler] = reason
 
     def _hopeless(self, now: float) -> HopperforgeError | None:
         """Say why what waits will never run, if so.
@@ -241,9 +238,9 @@ class _Turn(Generic[ResultT]):
         | fitted a worker that was lost  | when nothing moved for as long as patience goes |
         """
         roster, idle = self.executor.roster, now - self.moved
-        if not self.queue:
+        if not self.ledger.queue:
             return None
-        largest = max((waiting.task for waiting in self.queue), key=lambda task: task.cost.peak_rss)
+        largest = max((waiting.task for waiting in self.ledger.queue), key=lambda task: task.cost.peak_rss)
         if roster.ready:
             too_large = largest.cost.peak_rss > roster.largest and now - self.joined > _GRACE_SECONDS
             return self._too_large(largest) if too_large or idle > self.executor.patience else None
@@ -265,23 +262,20 @@ class _Turn(Generic[ResultT]):
 
     def _too_large(self, task: Task) -> ToolError:
         return ToolError(
-            f"{task.name} needs {_gb(task.cost.peak_rss)}, and no worker has as much",
-            detail=[f"{worker}: {_gb(worker.memory)}" for worker in self.executor.roster.ready.values()],
+            f"{task.name} needs {gigabytes(task.cost.peak_rss)}, and no worker has as much",
+            detail=[f"{worker}: {gigabytes(worker.memory)}" for worker in self.executor.roster.ready.values()],
             hint=self.executor.remedy,
         )
 
     def start_all(self, submit: Callable[[Task], "Future[ResultT]"]) -> None:
         """Start what may start now; nothing after a failure."""
         ready = self.executor.roster.ready
-        while not self.failures:
-            now = time.monotonic()
-            placed = place(self.queue, ready.values(), self.flights.values(), now=now)
+        while not self.ledger.failures:
+            placed = place(self.ledger.queue, ready.values(), self.flights.values(), now=time.monotonic())
             if placed is None:
                 return
             waiting, worker = placed
-            self.queue.remove(waiting)
-            flight = Flight(task=waiting.task, alone=waiting.alone, start=now, end=now + waiting.task.cost.seconds)
-            seat = self.executor.seats[waiting.task.name] = Seat(flight=flight, worker=worker)
+            seat = self.executor.seats[waiting.task.name] = Seat(flight=self.ledger.take_off(waiting), worker=worker)
             self.flights[submit(waiting.task)] = seat
 
     def settle(self) -> None:
@@ -293,58 +287,30 @@ class _Turn(Generic[ResultT]):
             return
         for future in wait(self.flights, timeout=_LOOK_SECONDS, return_when=FIRST_COMPLETED).done:
             seat = self.flights.pop(future)
-            match future.exception():
-                case None:
-                    self._finish(seat.flight, future.result())
-                case WorkerLost():
-                    self._elsewhere(seat)
-                case Killed() as killed if not seat.flight.alone and not self.failures:
-                    self._retry(seat.flight, killed)
-                case Killed() as killed:
-                    self.failures[seat.flight.task.name] = killed.error
-                case HopperforgeError() as error:
-                    self.failures[seat.flight.task.name] = error
-                case error:
-                    raise error
-
-    def _finish(self, flight: Flight, result: ResultT) -> None:
-        self.finished[flight.task.name] = result
-        self.expected += flight.task.cost.seconds
-        self.measured += time.monotonic() - flight.start
+            if isinstance(future.exception(), WorkerLost):
+                self._elsewhere(seat)
+            else:
+                flight = seat.flight
+                again = None if flight.alone else Waiting(task=flight.task, alone=True)
+                self.ledger.book(flight, future, again=again)
 
     def _elsewhere(self, seat: Seat) -> None:
         task = seat.flight.task
         self.losses[task.name] += 1
-        if self.failures:
+        if self.ledger.failures:
             return
         if self.losses[task.name] >= _MOST_LOSSES:
-            self.failures[task.name] = CompileError(
+            self.ledger.failures[task.name] = CompileError(
                 f"{_MOST_LOSSES} workers were lost while they compiled {task.name}",
                 detail=[f"the last was {seat.worker}", "a machine that is short of memory may kill its worker"],
                 hint=self.executor.remedy,
             )
             return
         self.executor.reporter.warn(f"{seat.worker} was lost while it compiled {task.name}, which is done elsewhere")
-        self.queue.insert(0, Waiting(task=task, alone=seat.flight.alone))
-
-    def _retry(self, flight: Flight, killed: Killed) -> None:
-        self.executor.reporter.warn(f"{killed.error.sentence}; it is tried once more, alone")
-        self.queue.insert(0, Waiting(task=flight.task, alone=True))
+        self.ledger.queue.insert(0, Waiting(task=task, alone=seat.flight.alone))
 
     def progress(self) -> Progress:
-        """The moment as the reporter shows it; seconds left are scaled by how wrong the finished tasks' costs were."""
+        """The moment as the reporter shows it; what the workers have in use is not known."""
         seats = tuple(self.flights.values())
-        left = seconds_left(self.queue, self.executor.roster.ready.values(), seats, now=time.monotonic())
-        scale = self.measured / self.expected if self.expected > 0 else 1.0
-        return Progress(
-            done=len(self.finished),
-            total=self.total,
-            running=tuple(seat.flight.task.name for seat in seats),
-            memory=sum(seat.flight.task.cost.peak_rss for seat in seats),
-            in_use=None,
-            seconds_left=left * scale,
-        )
-
-
-def _gb(size: int) -> str:
-    return f"{size / 1e9:.1f} GB"
+        left = seconds_left(self.ledger.queue, self.executor.roster.ready.values(), seats, now=time.monotonic())
+        return self.ledger.progress([seat.flight for seat in seats], left=left, in_use=None)

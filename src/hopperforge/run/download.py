@@ -72,13 +72,13 @@ def download(address: str, file: PinnedFile, final: Path, workspace: Workspace) 
     settings = read_pip_settings(workspace.environ, make_folder(workspace.cache))
     place = without_credentials(address)
     try:
-        with _client(settings) as client:
+        with open_client(settings) as client:
             _Download(client, workspace.reporter.note).get(address, file, final)
     except _WrongContentError as error:
         raise _wrong_content(file, [f"{place}: {error}"]) from error
     except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
         raise ToolError(
-            f"{file.filename} cannot be fetched from {place.rpartition('/')[0]}: {_explain(error)}",
+            f"{file.filename} cannot be fetched from {place.rpartition('/')[0]}: {explain(error)}",
             hint="python -m pip config list   # check proxy and cert; then run the same command again",
         ) from error
 
@@ -91,14 +91,14 @@ def download_unpinned(address: str, final: Path, workspace: Workspace) -> None:
     settings = read_pip_settings(workspace.environ, make_folder(workspace.cache))
     place = without_credentials(address)
     try:
-        with _client(settings) as client, client.get_stream(address) as response:
+        with open_client(settings) as client, client.get_stream(address) as response:
             response.raise_for_status()
             with writing(final) as stream:
                 for chunk in response.iter_bytes(_CHUNK):
                     stream.write(chunk)
     except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
         raise ToolError(
-            f"{final.name} cannot be fetched from {place.rpartition('/')[0]}: {_explain(error)}",
+            f"{final.name} cannot be fetched from {place.rpartition('/')[0]}: {explain(error)}",
             hint="python -m pip config list   # check proxy and cert; then run the same command again",
         ) from error
 
@@ -148,11 +148,12 @@ def _have(file: PinnedFile, final: Path, workspace: Workspace) -> bool:
 @contextlib.contextmanager
 def _open_index(workspace: Workspace) -> Iterator["_Index"]:
     settings = read_pip_settings(workspace.environ, make_folder(workspace.cache))
-    with _client(settings) as client:
+    with open_client(settings) as client:
         yield _Index(settings, client, workspace)
 
 
-def _client(settings: PipSettings) -> PyPIClient:
+def open_client(settings: PipSettings) -> PyPIClient:
+    """Open a client that connects as pip's settings say: certificates, proxy, time to wait, logins of its indexes."""
     verify: ssl.SSLContext | bool = True
     if settings.cert is not None:
         try:
@@ -198,7 +199,7 @@ class _Index:
                 wrong = True
                 problems.append(f"{source.setting}: {error}")
             except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
-                problems.append(f"{source.setting}: {_explain(error)}")
+                problems.append(f"{source.setting}: {explain(error)}")
         if wrong:
             raise _wrong_content(file, problems)
         raise unreachable(
@@ -253,7 +254,7 @@ class _Download:
             except (httpx2.ReadError, httpx2.ReadTimeout, httpx2.RemoteProtocolError) as error:
                 if attempt == ATTEMPTS:
                     raise
-                self._note(f"{file.filename}: {_explain(error)}; trying again")
+                self._note(f"{file.filename}: {explain(error)}; trying again")
             else:
                 return
 
@@ -300,7 +301,7 @@ def _megabytes(count: int) -> str:
     return f"{count / 1e6:.1f} MB"
 
 
-def _explain(error: httpx2.HTTPError | httpx2.InvalidURL | OSError) -> str:
+def explain(error: httpx2.HTTPError | httpx2.InvalidURL | OSError) -> str:
     """Say what went wrong without the address, which may hold credentials."""
     if isinstance(error, httpx2.HTTPStatusError):
         return f"the server answers {error.response.status_code} {error.response.reason_phrase}"

@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Final, Self
@@ -39,11 +39,7 @@ def storage_guard(place: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _FULL:
-            raise StorageError(
-                f"the disk that holds {place} is full",
-                detail=[_free_space(place), *_culprit(error)],
-                hint=f"df -h {_mount_point(place)}   # free some space, then run the same command again",
-            ) from error
+            raise disk_full(place, detail=_culprit(error)) from error
         if error.errno in _CLOSED:
             raise StorageError(
                 f"{place} cannot be written: {os.strerror(error.errno or 0).lower()}",
@@ -51,6 +47,20 @@ def storage_guard(place: Path) -> Iterator[None]:
                 hint=f"ls -ld {_standing(place)}   # make it writable, or choose another folder",
             ) from error
         raise
+
+
+def disk_full(place: Path, *, detail: Sequence[str] = ()) -> StorageError:
+    """Make the error of a full disk below `place`: how full it is, `detail`, and how to look."""
+    return StorageError(
+        f"the disk that holds {place} is full",
+        detail=[_free_space(place), *detail],
+        hint=f"df -h {_mount_point(place)}   # free some space, then run the same command again",
+    )
+
+
+def says_disk_full(line: str) -> bool:
+    """Whether a line some program printed says that a disk, or the user's part of it, is full."""
+    return any(os.strerror(number) in line for number in _FULL)
 
 
 def _culprit(error: OSError) -> list[str]:

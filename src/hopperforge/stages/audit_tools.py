@@ -24,9 +24,6 @@ _LEFT_OUT: Final = frozenset(
     {"PYTHONPATH", "PYTHONHOME", "PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_REQUIRE_VIRTUALENV"}
 )
 
-INSTALL: Final = ("install", "--quiet", "--no-input", "--disable-pip-version-check")
-"""How every pip is told to install."""
-
 LEGACY_GLIBC: Final = {"manylinux1": (2, 5), "manylinux2010": (2, 12), "manylinux2014": (2, 17)}
 """The glibc of manylinux tags that do not name it."""
 

@@ -4,7 +4,6 @@ Nothing of it runs here. What pip would choose in that Python is chosen here by 
 """
 
 import re
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -16,12 +15,12 @@ from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from hopperforge.errors import ToolError
 from hopperforge.model.keys import content_key
 from hopperforge.model.versions import PythonVersion
 from hopperforge.run.files import Lock, replace_folder, storage_guard, sweep, temporary_folder
 from hopperforge.run.workspace import Workspace
-from hopperforge.stages.audit_tools import INSTALL, LEGACY_GLIBC, module, run_tool
+from hopperforge.stages.audit_tools import LEGACY_GLIBC, module
+from hopperforge.stages.pip_run import pip_install, require_framework
 
 # The oldest glibc of manylinux: 2.5 for x86_64, 2.17 for every machine that came later.
 _OLDEST_MINOR: Final = {"x86_64": 5}
@@ -66,7 +65,7 @@ class Target:
 def framework_folder(target: Target, requirement: str, workspace: Workspace) -> Path:
     """Install `requirement` with all it requires for `target`, or find it installed before; returns the folder.
 
-    ToolError if the index does not give it.
+    ToolError if the index does not give it, StorageError if the disk is full.
     """
     folders = workspace.cache / "frameworks"
     facts = {"platforms": target.platforms, "python": target.release, "requirement": requirement}
@@ -95,18 +94,9 @@ def _fill(folder: Path, target: Target, requirement: str, workspace: Workspace) 
 def _install(wanted: tuple[str, ...], folder: Path, target: Target, workspace: Workspace) -> None:
     kind = ("--only-binary=:all:", "--implementation=cp", f"--python-version={target.release}")
     platforms = tuple(f"--platform={platform}" for platform in target.platforms)
-    install = run_tool(
-        (*module("pip"), *INSTALL, "--no-compile", *kind, *platforms, "--target", folder / "site", *wanted),
-        name="install-framework",
-        workspace=workspace,
-        extra={"TMPDIR": str(folder)},  # pip unpacks there first: on the same disk, and gone with the folder
-    )
-    if install.status != 0:
-        raise ToolError(
-            f"{', '.join(wanted)} cannot be installed for {target}",
-            detail=install.tail,
-            hint=f"{sys.executable} -m pip download --no-deps '{wanted[0]}'   # is the index reachable?",
-        )
+    words = ("--no-compile", *kind, *platforms, f"--target={folder / 'site'}", *wanted)
+    install = pip_install(module("pip"), *words, folder=folder, name="install-framework", workspace=workspace)
+    require_framework(install, wanted=wanted, where=str(target))
 
 
 def _requirements(site: Path) -> Mapping[str, tuple[str, ...]]:

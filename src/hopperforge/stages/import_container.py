@@ -19,11 +19,12 @@ from hopperforge.run.engine import MEASURE, Command, ContainerEngine, Mount, spl
 from hopperforge.run.files import make_folder, temporary_folder
 from hopperforge.run.workspace import Workspace
 from hopperforge.stages import import_probe
-from hopperforge.stages.audit_tools import INSTALL, Answer, glibc_of, platform_tags
+from hopperforge.stages.audit_tools import Answer, glibc_of, platform_tags
 from hopperforge.stages.base import obtain_base
 from hopperforge.stages.builder import Containers
 from hopperforge.stages.framework import Target, framework_folder
 from hopperforge.stages.import_gate import NO_HELP, judge, last_words, probe_order
+from hopperforge.stages.pip_run import INSTALL, refuse_full_disk
 
 _PYTHON: Final = "python3"
 _SCRATCH: Final = "/work"
@@ -103,10 +104,12 @@ def prove_import_in(
     mounts = [Mount(outside=wheel.resolve(), inside=inside)]
     with temporary_folder(make_folder(workspace.work), "import") as scratch:
         made = _run(place.engine, (_PYTHON, "-I", "-m", "venv", _VENV), scratch, (), name=f"venv-{log}", of=workspace)
+        refuse_full_disk(made, workspace.work)
         if made.status != 0:
             raise ToolError(f"{_PYTHON} of base {place.base.name} cannot make a virtual environment", detail=made.tail)
         pip = (f"{_VENV}/bin/python", "-I", "-m", "pip", *INSTALL, "--no-deps", "--no-index", "--target", _PACKAGE)
         installed = _run(place.engine, (*pip, inside), scratch, mounts, name=f"install-{log}", of=workspace)
+        refuse_full_disk(installed, workspace.work)
         if installed.status != 0:
             why = refusal(platform_tags(wheel), place.base.name, place.target)
             return GateResult(name=name, passed=False, detail=last_words(why, installed))

@@ -6,7 +6,6 @@ in a Python of this machine, in `import_container` in one of a base; what the an
 
 import json
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import metadata
@@ -23,7 +22,8 @@ from hopperforge.model.wheel import GateResult, ImportProof
 from hopperforge.run.files import Lock, remove_folder, replace_folder, storage_guard, sweep, temporary_folder
 from hopperforge.run.workspace import Workspace
 from hopperforge.stages import import_probe
-from hopperforge.stages.audit_tools import INSTALL, Answer, module, run_tool
+from hopperforge.stages.audit_tools import Answer, module, run_tool
+from hopperforge.stages.pip_run import pip_install, refuse_full_disk, require_framework
 
 _ASK_VERSION = "import sys; print('%d.%d' % sys.version_info[:2])"
 NO_HELP: Final[Mapping[str, str]] = {"CUDA_VISIBLE_DEVICES": "", "LD_LIBRARY_PATH": "", "LD_PRELOAD": ""}
@@ -50,17 +50,16 @@ def prove_import(
     """Install `wheel` beside the index's torch in a venv of the interpreter `python`, and import it without a GPU.
 
     The venv is made once for each interpreter and torch. `requirement` takes the place of torch's own. A wheel that
-    breaks its promise is a failed result; a framework or an interpreter that cannot be had is a ToolError.
+    breaks its promise is a failed result; a framework or an interpreter that cannot be had is a ToolError, a full disk
+    a StorageError.
     """
     wanted = requirement or f"torch=={torch}.*"
     interpreter = framework_venv(python, wanted, workspace)
     name = str(ImportProof(torch=torch, python=_version(interpreter, workspace)))
-    with temporary_folder(workspace.work, "import") as target:
-        install = run_tool(
-            (*_pip(interpreter, workspace), *INSTALL, "--no-deps", "--no-index", "--target", target, wheel),
-            name=f"install-{wheel.name}",
-            workspace=workspace,
-        )
+    with temporary_folder(workspace.work, "import") as folder:
+        pip, target = _pip(interpreter, workspace), folder / "site"
+        words = ("--no-deps", "--no-index", "--target", target, wheel)
+        install = pip_install(pip, *words, folder=folder, name=f"install-{wheel.name}", workspace=workspace)
         if install.status != 0:
             return GateResult(name=name, passed=False, detail=last_words("pip refuses the wheel", install))
         answer = _probe(interpreter, target, promise, wheel.name, workspace)
@@ -133,7 +132,8 @@ def last_words(what: str, answer: Answer) -> str:
 def framework_venv(python: str, requirement: str, workspace: Workspace) -> Path:
     """Make a venv of `python` with `requirement` installed, or find it made before; returns its interpreter.
 
-    ToolError if the interpreter does not start or the index does not give the requirement.
+    ToolError if the interpreter does not start or the index does not give the requirement, StorageError if the disk is
+    full.
     """
     venvs = workspace.cache / "venvs"
     key = content_key("venv", {"python": str(Path(python).resolve()), "requirement": requirement})
@@ -152,18 +152,12 @@ def framework_venv(python: str, requirement: str, workspace: Workspace) -> Path:
 
 def _make_venv(python: str, requirement: str, folder: Path, workspace: Workspace) -> None:
     without = ("--without-pip",) if _ours_serves(_version(python, workspace)) else ()
-    made = run_tool((python, "-m", "venv", *without, folder), name="venv", workspace=workspace)
+    command = (python, "-m", "venv", *without, folder)
+    made = run_tool(command, name="venv", workspace=workspace, extra={"TMPDIR": str(folder)})
+    refuse_full_disk(made, folder.parent)
     if made.status != 0:
         raise ToolError(f"{python} cannot make a virtual environment", detail=made.tail)
     workspace.reporter.note(f"installing {requirement} for {python} to import the package beside it")
-    install = run_tool(
-        (*_pip(folder / "bin" / "python", workspace), *INSTALL, requirement),
-        name="install-framework",
-        workspace=workspace,
-    )
-    if install.status != 0:
-        raise ToolError(
-            f"{requirement} cannot be installed for {python}",
-            detail=install.tail,
-            hint=f"{sys.executable} -m pip download --no-deps '{requirement}'   # is the index reachable?",
-        )
+    pip = _pip(folder / "bin" / "python", workspace)
+    install = pip_install(pip, requirement, folder=folder, name="install-framework", workspace=workspace)
+    require_framework(install, wanted=(requirement,), where=python)

@@ -14,7 +14,8 @@ from typing import Final, TypeVar
 
 from hopperforge.errors import HopperforgeError, StorageError, ToolError
 from hopperforge.executors.base import Executor, Outcome, Task
-from hopperforge.executors.local import LocalExecutor, line_up, makespan
+from hopperforge.executors.local import LocalExecutor
+from hopperforge.executors.schedule import line_up, makespan
 from hopperforge.model.machine import Sizing
 from hopperforge.model.pack import KernelPack, Unit, pack_key, unit_key
 from hopperforge.model.request import Cluster

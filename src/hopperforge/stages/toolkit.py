@@ -88,15 +88,6 @@ def obtain_toolkit(fact: ToolkitFact, choice: ToolkitChoice, workspace: Workspac
     raise ToolError(f"there is no CUDA {fact.version} toolkit to compile with", detail=reasons, hint=hint)
 
 
-def find_system_toolkit(workspace: Workspace) -> Toolkit | None:
-    """Give the machine's own toolkit, whatever its version: CUDA_HOME, CUDA_PATH, or nvcc on PATH; None if unusable."""
-    try:
-        found = _inspect_system(workspace)
-    except _UnusableError:
-        return None
-    return _identified(found, ToolkitVersion.of(found.version), ToolkitOrigin.SYSTEM, workspace)
-
-
 def toolkits_at_hand(matrix: Matrix, choice: ToolkitChoice, workspace: Workspace) -> Mapping[ToolkitVersion, str]:
     """Say where each toolkit of the matrix would come from: "system FOLDER", "cached", "registry" or "redist".
 

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn, TypeAlias
 
-from hopperforge.errors import CompileError, StorageError
+from hopperforge.errors import CompileError
 from hopperforge.executors.base import Killed, Task
 from hopperforge.model.pack import Cost
+from hopperforge.report import gigabytes
 from hopperforge.run.engine import ON_HOST, Command, Engine, Mount
-from hopperforge.run.files import Lock, make_folder, remove_folder, storage_guard
+from hopperforge.run.files import Lock, disk_full, make_folder, remove_folder, says_disk_full, storage_guard
 from hopperforge.run.process import Cancelled, Completed
 from hopperforge.run.workspace import Workspace
 
@@ -30,7 +31,6 @@ _LOCK_POLL_SECONDS: Final = 0.2
 
 # What nvcc 13.0 and gcc 12 print when a child of theirs gets SIGKILL; their own status is then not always 137.
 _CHILD_KILLED: Final = re.compile(r"died due to signal 9\b|Killed signal terminated program|^Killed$")
-_DISK_FULL: Final = "No space left on device"
 _ONE_BY_ONE: Final = ", or with merge=off, which compiles each source by itself"
 
 
@@ -139,7 +139,7 @@ class Bench:
     def _fail(self, job: UnitJob, completed: Completed, log: Path) -> NoReturn:
         detail = [*completed.tail, f"log: {log}"]
         if completed.killed or any(_CHILD_KILLED.search(line) for line in completed.tail):
-            budget = f"{_gb(job.expected_rss)} were set aside for it, of {_gb(self.memory)} for all units"
+            budget = f"{gigabytes(job.expected_rss)} were set aside for it, of {gigabytes(self.memory)} for all units"
             raise Killed(
                 CompileError(
                     f"{job.name} was killed while compiling (status {completed.status}), most likely out of memory",
@@ -147,15 +147,10 @@ class Bench:
                     hint=self.remedy + (_ONE_BY_ONE if job.merged else ""),
                 )
             )
-        if any(_DISK_FULL in line for line in completed.tail):
-            place = self.workspace.cache
-            raise StorageError(f"the disk that holds {place} is full", detail=detail, hint=f"df -h {place}")
+        if any(says_disk_full(line) for line in completed.tail):
+            raise disk_full(self.workspace.cache, detail=detail)
         what = f"with status {completed.status}" if completed.status != 0 else "without an object, though with status 0"
         raise CompileError(f"nvcc ended {what} on {job.path}", detail=detail, hint=f"less {log}")
-
-
-def _gb(size: int) -> str:
-    return f"{size / 1e9:.1f} GB"
 
 
 @contextlib.contextmanager

@@ -56,7 +56,7 @@ class ObjectStore:
         entry = self._entry(key)
         if entry is None:
             return False
-        with _guarded(self._place):
+        with guarded(self._place):
             try:
                 return obstore.head(self._backend, _object_name(entry))["size"] == entry.size
             except FileNotFoundError:
@@ -87,7 +87,7 @@ class ObjectStore:
         """
         entry = PackedUnit(path=path, key=key, sha256=hashlib.sha256(data).hexdigest(), size=len(data), cost=cost)
         while True:
-            with _guarded(self._place):
+            with guarded(self._place):
                 # the name is the content's hash, so replacing can only mend; obstore renames into place
                 obstore.put(self._backend, _object_name(entry), data)
                 try:
@@ -111,7 +111,7 @@ class ObjectStore:
         """The bytes of each object by key, for those that have an entry; nothing is read, so damage is not seen."""
         found: dict[str, int] = {}
         entered: set[str] = set()
-        with _guarded(self._place):
+        with guarded(self._place):
             for name, size in ((meta["path"], meta["size"]) for page in obstore.list(self._backend) for meta in page):
                 key, _, last = name.partition("/")[2].partition("/")
                 if last == _ENTRY_NAME:
@@ -125,7 +125,7 @@ class ObjectStore:
 
         Needed since a bucket that does not exist answers like one that lacks the object.
         """
-        with _guarded(self._place):
+        with guarded(self._place):
             for _ in obstore.list(self._backend, prefix="00", chunk_size=1):
                 return
 
@@ -169,14 +169,14 @@ class ObjectStore:
             self._remove(name)
 
     def _read(self, name: str) -> bytes | None:
-        with _guarded(self._place):
+        with guarded(self._place):
             try:
                 return obstore.get(self._backend, name).bytes().to_bytes()
             except FileNotFoundError:
                 return None
 
     def _remove(self, name: str) -> None:
-        with _guarded(self._place), contextlib.suppress(FileNotFoundError):
+        with guarded(self._place), contextlib.suppress(FileNotFoundError):
             obstore.delete(self._backend, name)
 
 
@@ -189,7 +189,7 @@ def _object_name(entry: PackedUnit) -> str:
 
 
 @contextlib.contextmanager
-def _guarded(place: Path | str) -> Iterator[None]:
+def guarded(place: Path | str) -> Iterator[None]:
     """Turn obstore's errors into StorageError.
 
     Those of a folder, which obstore tells in words only, are the system's: see `storage_guard`.
@@ -201,14 +201,14 @@ def _guarded(place: Path | str) -> Iterator[None]:
             number = _OS_ERROR.search(str(error)) if isinstance(place, Path) else None
             if number is not None:
                 raise OSError(int(number[1]), _first_line(error)) from error
-            raise StorageError(f"the object store at {place} failed: {_told(error)}") from error
+            raise StorageError(f"the object store at {place} failed: {told(error)}") from error
 
 
-def _first_line(error: BaseError) -> str:
+def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0]
 
 
-def _told(error: BaseError) -> str:
+def told(error: Exception) -> str:
     """What went wrong, in a line: what we asked and how the store, or else the system, put it."""
     text = str(error)
     answer, words = _ANSWER.search(text), _SYSTEM_WORDS.search(text)

@@ -57,13 +57,16 @@ def open_shared(place: StorePlace, environ: Mapping[str, str], reporter: Reporte
             raise StorageError(f"there is no folder {folder}", hint=f"mkdir -p {folder}")
         store = ObjectStore(LocalStore(folder), place=folder, reporter=reporter)
     else:
-        store = ObjectStore(_bucket(place, environ), place=str(place), reporter=reporter)
+        store = ObjectStore(open_bucket(place, environ), place=str(place), reporter=reporter)
     store.probe()
     return store
 
 
-def _bucket(place: StorePlace, environ: Mapping[str, str]) -> Backend:
-    options: ClientConfig = {"connect_timeout": _CONNECT_TIMEOUT, "timeout": _REQUEST_TIMEOUT}
+def open_bucket(
+    place: StorePlace, environ: Mapping[str, str], *, request_timeout: timedelta = _REQUEST_TIMEOUT
+) -> Backend:
+    """Open a bucket, asking it nothing yet; StorageError if its address or the settings in `environ` are no good."""
+    options: ClientConfig = {"connect_timeout": _CONNECT_TIMEOUT, "timeout": request_timeout}
     plain = {name: environ[name] for name in _ENDPOINTS if environ.get(name, "").startswith("http://")}
     if plain and _ALLOW_HTTP not in environ:
         for name, url in plain.items():

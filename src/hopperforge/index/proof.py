@@ -1,0 +1,71 @@
+"""Whether a record proves its package, as publishing asks: every gate passed, an import shown, the GPU tests passed."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from hopperforge.index.catalog import GpuProof, Speed
+from hopperforge.model.record import Record
+from hopperforge.model.wheel import ImportProof
+
+_GPU_KEYS: Final = ("gpu", "driver", "torch")
+
+
+def unproven_reasons(record: Record) -> tuple[str, ...]:
+    """Say what a record lacks as proof; nothing for a package that may be published as it is.
+
+    | missing                                                    | said            |
+    |------------------------------------------------------------|-----------------|
+    | a gate that failed                                         | which, and why  |
+    | every gate: none was run                                   | once            |
+    | a passed import gate with one of the torches it serves     | once            |
+    | the whole kit of smoke tests, passed on a GPU              | why not         |
+    """
+    failed = [f"gate {gate.name} failed: {gate.detail}" for gate in record.gates if not gate.passed]
+    unimported = [] if _imported(record) else ["no gate shows an import beside a torch it serves (nox -s verify)"]
+    return (
+        *failed,
+        *([] if record.gates else ["no gate was run"]),
+        *unimported,
+        *_gpu_reasons(record),
+    )
+
+
+def _imported(record: Record) -> bool:
+    served = {cell.torch for cell in record.cells}
+    proofs = (ImportProof.parse(gate.name) for gate in record.gates if gate.passed)
+    return any(proof is not None and proof.torch in served for proof in proofs)
+
+
+def _gpu_reasons(record: Record) -> list[str]:
+    gpu = record.gpu
+    if gpu is None:
+        return ["no smoke tests on a GPU (nox -s smoke)"]
+    of_another = "sha256" in gpu and gpu["sha256"] != record.wheel.sha256
+    return [
+        *(["the smoke tests on a GPU are of other bytes"] if of_another else []),
+        *(["a smoke test on a GPU failed, or none passed"] if gpu.get("failed") != 0 or not gpu.get("passed") else []),
+        *(["only a part of the smoke tests was run on a GPU"] if gpu.get("complete") is not True else []),
+        *(f"the smoke tests on a GPU do not name their {key}" for key in _GPU_KEYS if not gpu.get(key)),
+    ]
+
+
+def gpu_proof(record: Record) -> GpuProof | None:
+    """What a catalog says of the smoke tests; None where they prove nothing."""
+    gpu = record.gpu
+    if gpu is None or _gpu_reasons(record):
+        return None
+    return GpuProof(
+        gpu=str(gpu["gpu"]),
+        driver=str(gpu["driver"]),
+        torch=str(gpu["torch"]),
+        passed=int(gpu["passed"]),
+        speeds=tuple(_speed(found) for found in gpu.get("tflops", ())),
+    )
+
+
+def _speed(found: Mapping[str, Any]) -> Speed:
+    """Write a shape in the words of gpu.json: "batch 4 seqlen 4096 heads 16 head_dim 128 causal bfloat16"."""
+    words = [f"{key} {found[key]}" for key in ("batch", "seqlen", "heads", "head_dim") if key in found]
+    words += ["causal"] if found.get("causal") else []
+    words += [str(found["dtype"])] if "dtype" in found else []
+    return Speed(shape=" ".join(words), tflops=float(found["tflops"]))
