@@ -160,7 +160,7 @@ def ask_torch() -> Mapping[str, Any]:
 def name_of(one: Distribution) -> str:
     """The normalised name; "" for a folder that holds no metadata any more, of which the newest Pythons give None."""
     metadata = one.metadata
-    return normal(metadata.get("Name") or "") if metadata else ""
+    return normal(metadata["Name"]) if metadata and "Name" in metadata else ""
 
 
 def look_at_torch(own: Sequence[Distribution], answer: Mapping[str, Any]) -> Torch | None:
