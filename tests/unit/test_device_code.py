@@ -6,7 +6,7 @@ import pytest
 from tests.unit import wheel_zoo as zoo
 
 from hopperforge.model.wheel import GateResult
-from hopperforge.stages.device_code import Image, compression_gate, read_images
+from hopperforge.stages.device_code import compression_gate, read_images
 
 CUDA_12, CUDA_124, CUDA_13 = "525.60.13", "550.54.14", "580.65.06"
 
@@ -19,15 +19,22 @@ def _judge(folder: Path, device_code: str, driver: str) -> GateResult:
 @pytest.mark.parametrize(
     ("device_code", "images"),
     [
-        ("", ()),
-        ("sm_90a.fatbin", (Image(size=3432, algorithm=0),)),
-        ("sm_80_sm_90a.fatbin", (Image(size=3432, algorithm=0), Image(size=2984, algorithm=0))),
-        ("sm_90a_lz4.fatbin", (Image(size=1112, algorithm=0x2000),)),
-        ("sm_90a_zstd.fatbin", (Image(size=792, algorithm=0x8000),)),
+        ("", []),
+        ("sm_90a.fatbin", [("90a", 3432, 0)]),
+        ("sm_80_sm_90a.fatbin", [("90a", 3432, 0), ("80", 2984, 0)]),
+        ("sm_90a_lz4.fatbin", [("90a", 1112, 0x2000)]),
+        ("sm_90a_zstd.fatbin", [("90a", 792, 0x8000)]),
     ],
 )
-def test_images_are_read_with_their_compression(device_code: str, images: tuple[Image, ...]) -> None:
-    assert read_images(zoo.library(device_code=device_code)) == images
+def test_images_are_read_with_their_compression(device_code: str, images: list[tuple[str, int, int]]) -> None:
+    found = read_images(zoo.library(device_code=device_code))
+    assert [(image.target, image.size, image.algorithm) for image in found] == images
+
+
+def test_an_image_is_where_it_is_said_to_be() -> None:
+    library = zoo.library(device_code="sm_80_sm_90a.fatbin")
+    for image in read_images(library):
+        assert library[image.start : image.start + 4] == b"\x7fELF"
 
 
 @pytest.mark.parametrize(

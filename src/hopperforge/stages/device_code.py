@@ -20,9 +20,10 @@ from hopperforge.stages.wheel_archive import WheelArchive
 _SECTION: Final = ".nv_fatbin"
 _HEADER: Final = struct.Struct("<IHHQ")
 _IMAGE: Final = struct.Struct("<HHIQ")
-_FLAGS: Final = struct.Struct("<40xQ")
+_TARGET: Final = struct.Struct("<28xI8xQ")
 _MAGIC: Final = 0xBA55ED50
 _ALGORITHMS: Final = 0xF000
+_SPECIFIC: Final = 0x100000  # code for one architecture alone, such as sm_90a
 
 _NONE, _LZ4, _ZSTD = 0x0000, 0x2000, 0x8000
 # The oldest driver that is known to read each. LZ4: all machine code of torch 2.6.0+cu124 and 2.8.0+cu128 is in it, and
@@ -34,9 +35,11 @@ _NAMES: Final = {_NONE: "as it is", _LZ4: "LZ4", _ZSTD: "zstd"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """One image of device code: its size in the library, and the bit of the algorithm it is compressed with."""
+    """One image of device code: where in the library, what for (90a), and the bit of the algorithm that packed it."""
 
+    start: int
     size: int
+    target: str
     algorithm: int
 
 
@@ -44,13 +47,13 @@ def read_images(library: bytes) -> tuple[Image, ...]:
     """List the images of device code in a library; ValueError if they cannot be read."""
     try:
         section = ELFFile(io.BytesIO(library)).get_section_by_name(_SECTION)
-        return () if section is None else tuple(_images(section.data()))
+        return () if section is None else tuple(_images(section.data(), section["sh_offset"]))
     except (ELFError, struct.error) as error:
         message = f"its device code cannot be read: {error}"
         raise ValueError(message) from error
 
 
-def _images(data: bytes) -> Iterator[Image]:
+def _images(data: bytes, offset: int) -> Iterator[Image]:
     """Walk containers, which the linker aligns with zeros between them."""
     place, last = 0, len(data.rstrip(b"\0"))
     while place < last:
@@ -64,8 +67,9 @@ def _images(data: bytes) -> Iterator[Image]:
         place, end = place + header, place + header + size
         while place < end:
             _, _, inner, length = _IMAGE.unpack_from(data, place)
-            (flags,) = _FLAGS.unpack_from(data, place)
-            yield Image(size=length, algorithm=flags & _ALGORITHMS)
+            sm, flags = _TARGET.unpack_from(data, place)
+            target = f"{sm}{'a' if flags & _SPECIFIC else ''}"
+            yield Image(start=offset + place + inner, size=length, target=target, algorithm=flags & _ALGORITHMS)
             place += inner + length
 
 
