@@ -94,7 +94,7 @@ def record(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def publish(session: nox.Session) -> None:
-    """Publish proven packages to an index: to=/srv/index or s3://bucket/prefix; promote=, yank=, --dry-run."""
+    """Publish proven packages to an index: to=/srv/index, s3:// or https://; promote=, yank=, --dry-run."""
     verb(session, "publish")
 
 
