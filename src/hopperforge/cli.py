@@ -49,7 +49,7 @@ VERBS: Final[dict[str, tuple[Callable[[verbs.Call], None], str]]] = {
         "build a wheel again from its record and compare: wheel=FILE, or twice profile=hdim128-bf16",
     ),
     "sign": (verbs_proof.sign, "sign a wheel and its record: wheel=FILE key=PRIVATE.pem, or key=new folder=FOLDER"),
-    "publish": (verbs_index.publish, "publish proven packages: to=FOLDER, s3://..., gs://...; promote=, yank="),
+    "publish": (verbs_index.publish, "publish proven packages: to=FOLDER, s3://, gs:// or https://; promote=, yank="),
     "bundle": (verbs_bundle.bundle, "make a tar that installs with no network: cuda=12.8 torch=2.9 [with=torch]"),
     "cache": (verbs_cache.cache, "look after compiled objects: stats, verify, share or trim=20GB"),
     "serve": (verbs_serve.serve, "show a published index to a laboratory: folder=DIR host=127.0.0.1 port=8000"),

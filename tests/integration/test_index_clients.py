@@ -28,6 +28,7 @@ from tests.integration.s3_server import running_s3
 from tests.integration.shelves import shelve, tiny_members
 from tests.unit import publish_zoo, wheel_zoo
 
+from hopperforge.errors import PublishError
 from hopperforge.index.catalog import Entry
 from hopperforge.index.commands import Installation, installation, installation_from_server
 from hopperforge.index.flat import Machines
@@ -269,16 +270,34 @@ def test_from_pypiserver(
 
 
 @pytest.fixture(scope="module")
-def devpi_lines(
-    server_lines: Callable[[Mapping[Node, str]], Lines], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Lines]:
-    """A devpi with an index for each node."""
+def devpi_urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[Node, str]]:
+    """A devpi with an index for each node, where a file never changes."""
     with running_devpi(tmp_path_factory.mktemp("devpi")) as devpi:
-        yield server_lines({node: devpi.make_index(f"for{place}") for place, node in enumerate(NODES)})
+        yield {node: devpi.make_index(f"for{place}") for place, node in enumerate(NODES)}
+
+
+@pytest.fixture(scope="module")
+def devpi_lines(server_lines: Callable[[Mapping[Node, str]], Lines], devpi_urls: Mapping[Node, str]) -> Lines:
+    return server_lines(devpi_urls)
 
 
 def test_from_devpi(devpi_lines: Lines, client: Client, on: Mapping[Node, Machine], foreign: Mapping[str, str]) -> None:
     assert_right_file_everywhere(devpi_lines, client, on, foreign)
+
+
+def test_devpi_keeps_the_bytes_it_has(
+    devpi_lines: Lines, devpi_urls: Mapping[Node, str], workspace: Workspace, tmp_path: Path
+) -> None:
+    node = NODES[0]
+    address = ServerAddress.parse(devpi_urls[node])
+    rebuilt = shelve(tmp_path, node.right, "2.11", extra="rebuilt = True\n")
+    with pytest.raises(PublishError, match="other bytes under a name") as caught:
+        upload([rebuilt], address, node.machines, workspace)
+    published = devpi_lines(node).url.partition("#sha256=")[2]
+    assert published in str(caught.value)
+    assert rebuilt.record.wheel.sha256 in str(caught.value)
+    with open_server(address, workspace) as server, pytest.raises(PublishError, match="status code 409"):
+        server.send(rebuilt.path)
 
 
 def test_the_foreign_index_would_be_taken_by_other_lines(
