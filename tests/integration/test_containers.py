@@ -22,9 +22,11 @@ from tests.integration.daemon import Daemon
 from tests.integration.registry import serve_registry
 from tests.integration.snippets import snippets
 from tests.integration.stand_in import GUARDED, LOAD, framework_wheel
+from tests.reproduced import complaint
 from tests.unit import wheel_zoo as zoo
 
 from hopperforge.config.project import load_project
+from hopperforge.model.record import Record
 from hopperforge.model.versions import TorchVersion
 from hopperforge.model.wheel import GateResult
 from hopperforge.run.engine import Client
@@ -290,6 +292,12 @@ def test_peaks_are_measured_inside_the_container(home: Path) -> None:
     assert max(unit["peak_rss"] for unit in record["pack"]["units"]) > 3_000_000_000
 
 
+def test_this_machine_is_one_more_witness_of_the_stored_hashes(home: Path) -> None:
+    place = f"{report(home)['wheel']}.json"
+    said = complaint(Record.from_json(Path(place).read_bytes(), place), " ".join((*WORDS, "engine=docker")))
+    assert not said, said
+
+
 def test_podman_gives_the_same_bytes(home: Path, podman: Mapping[str, str]) -> None:
     before = report(home)
     for path in (home / "wheelhouse").glob("*.whl*"):
@@ -298,6 +306,14 @@ def test_podman_gives_the_same_bytes(home: Path, podman: Mapping[str, str]) -> N
     assert ended.status == 0, ended.err
     after = report(home)
     assert (after["units_compiled"], after["sha256"]) == (0, before["sha256"])
+
+
+def test_a_wheel_is_bound_again_from_its_record_alone(home: Path, podman: Mapping[str, str]) -> None:
+    wheel = Path(str(report(home)["wheel"]))
+    ended = hopperforge("reproduce", f"wheel={wheel}", "objects=cached", "engine=podman", home=home, env=podman)
+    assert ended.status == 0, ended.err
+    assert f"the same bytes, bound again from the objects at hand: {report(home)['sha256']}" in ended.out
+    assert half_made(home) == []
 
 
 def proofs(wheel: Path) -> dict[str, tuple[bool, str]]:

@@ -13,6 +13,7 @@ from tests.unit.wheel_zoo import TAG, metadata
 
 from hopperforge.cli import run_command
 from hopperforge.errors import InputError
+from hopperforge.index.whole import index_files
 from hopperforge.model.record import Record
 from hopperforge.model.request import Kernels
 from hopperforge.model.versions import ToolkitVersion
@@ -43,6 +44,11 @@ def publish(*words: object) -> int:
     return run_command(["publish", *map(str, words)])
 
 
+def pages(index: Path) -> int:
+    """How many pages follow from the catalog."""
+    return len(index_files(catalog_of(FolderTarget(index))))
+
+
 def files(index: Path) -> list[str]:
     return [entry.file for entry in catalog_of(FolderTarget(index)).packages]
 
@@ -56,12 +62,12 @@ def test_what_is_proven_is_published_and_the_rest_is_said(
     said = capsys.readouterr().out.splitlines()
     assert said[0] == f"left out: {unproven.name}: no smoke tests on a GPU (nox -s smoke)"
     assert said[1].startswith(f"{NAME}: published: 0.00 MB, sha256 ")
-    assert said[2] == "12 of 12 pages written"
+    assert said[2] == f"{pages(index)} of {pages(index)} pages written"
     assert files(index) == [NAME]
     assert publish(f"to={index}") == 0
     assert capsys.readouterr().out.splitlines()[1:] == [
         f"{NAME}: there already, the same bytes: skipped",
-        "0 of 12 pages written",
+        f"0 of {pages(index)} pages written",
     ]
     assert_current(FolderTarget(index))
 
@@ -207,7 +213,7 @@ def test_a_dry_run_says_what_would_be_and_writes_nothing(
     assert publish(f"to={index}", "--dry-run", "--allow-unproven") == 0
     said = capsys.readouterr().out
     assert f"{NAME}: would be published" in said
-    assert "12 of 12 pages would be written" in said
+    assert said.endswith(" pages would be written\n")
     assert not index.exists()
     assert publish(f"to={index}", "--allow-unproven") == 0
     write_record(path, record_of(path))
@@ -228,7 +234,7 @@ def test_an_index_is_repaired_with_an_empty_wheelhouse(
     Path(f"{path}.json").unlink()
     capsys.readouterr()
     assert publish(f"to={index}") == 0
-    assert capsys.readouterr().out == "1 of 12 pages written\n"
+    assert capsys.readouterr().out == f"1 of {pages(index)} pages written\n"
 
 
 def test_nothing_to_publish_to_nowhere_is_an_error(
