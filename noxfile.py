@@ -34,7 +34,7 @@ def verb(name: str, summary: str) -> None:
         run(session, "hopperforge", name)
 
     run_verb.__doc__ = summary
-    nox.session(run_verb, name=name, default=False)
+    nox.session(name=name, default=False)(run_verb)
 
 
 verb("plan", "Show what would be built, and why, without building it.")

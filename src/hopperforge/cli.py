@@ -21,7 +21,10 @@ from hopperforge import (
     verbs_doctor,
     verbs_index,
     verbs_packages,
+<<<<<<< HEAD
+=======
     verbs_proof,
+>>>>>>> main
     verbs_serve,
 )
 from hopperforge.console import standard_reporter

@@ -174,7 +174,8 @@ class Job:
     def _units(self, inputs: FrontInputs) -> tuple[Unit, ...]:
         """List a build's units, merged as its recipe says; upstream's own build compiles each source by itself."""
         build = inputs.build
-        units = list_units(inputs.source, build.profile, build.cuda.cuda, inputs.torch_fact.release, self.workspace)
+        torch = inputs.torch_fact.release
+        units = list_units(inputs.source, build.profile, inputs.toolkit_fact, torch, self.workspace)
         return merge_units(units, self._merge_rules(build))
 
     def _merge_rules(self, build: Build) -> tuple[MergeRule, ...]:
@@ -291,6 +292,7 @@ class Job:
                 lambda: verify(
                     repaired,
                     build=build,
+                    driver=inputs.toolkit_fact.driver,
                     requires=[torch_requirement(build)],
                     workspace=self.workspace,
                     host=platform.node(),

@@ -58,7 +58,8 @@ def reproduce(call: Call) -> None:
             hint="nox -s reproduce -- wheel=wheelhouse/NAME.whl, or twice profile=hdim128-bf16",
         )
     objects = _objects(words.get("objects", "new"))
-    with _place(call) as folder, _at_hand(call, words["wheel"], folder) as (wheel, record):
+    with _place(call) as folder:
+        wheel, record = _at_hand(call, words["wheel"], folder)
         asked = (*_overruled(rebuild_words(record), words), *_limits(words))
         parse_words(asked, call.project())  # a record of another checkout may name what this one does not have
         call.workspace.reporter.stage("rebuild", " ".join(asked))
@@ -104,8 +105,7 @@ def _place(call: Call) -> Iterator[Path]:
         yield folder
 
 
-@contextlib.contextmanager
-def _at_hand(call: Call, wheel: str, folder: Path) -> Iterator[tuple[Path, Record]]:
+def _at_hand(call: Call, wheel: str, folder: Path) -> tuple[Path, Record]:
     """Give the wheel and its record, fetched if it is an address; InputError if they do not belong together."""
     path = Path(wheel)
     if urlsplit(wheel).scheme in _ADDRESSES:
@@ -119,7 +119,7 @@ def _at_hand(call: Call, wheel: str, folder: Path) -> Iterator[tuple[Path, Recor
     record = Record.from_json(place.read_bytes(), str(place))
     if record.wheel.sha256 != sha256_file(path):
         raise InputError(f"{place} is the record of another file: it names the sha256 {record.wheel.sha256}")
-    yield path, record
+    return path, record
 
 
 def _machine(call: Call) -> str:

@@ -18,6 +18,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "sizing",
         "plan_report",
         "support",
+        "unit_words",
         "node",
         "index",
         "provenance",

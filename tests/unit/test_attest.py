@@ -20,7 +20,7 @@ from hopperforge.cli import run_command
 from hopperforge.errors import GateError, HopperforgeError, InputError, TrustError
 from hopperforge.model.record import Record
 from hopperforge.model.wheel import GateResult
-from hopperforge.provenance.envelope import LARGEST, open_envelope, sign
+from hopperforge.provenance.envelope import LARGEST, covers, open_envelope, sign
 from hopperforge.provenance.keys import PublicKey, make_key_pair, read_signer
 from hopperforge.provenance.statement import make_statement, read_statement
 from hopperforge.report import Recorder
@@ -237,6 +237,15 @@ def test_two_signatures_of_one_key_are_refused(shelf: Shelf) -> None:
     document["signatures"] *= 2
     shelf.signature.write_text(json.dumps(document))
     _refused(shelf, TrustError, "two signatures of one key")
+
+
+def test_a_signature_is_known_to_cover_its_record_and_no_other(shelf: Shelf) -> None:
+    signature, record, file = shelf.signature.read_bytes(), shelf.place.read_bytes(), shelf.wheel.name
+    assert covers(signature, file=file, record=record)
+    assert not covers(signature, file=file, record=record + b"\n")
+    assert not covers(signature, file="other.whl", record=record)
+    assert not covers(b"{}", file=file, record=record)
+    assert not covers(sign(b"{}", read_signer(shelf.private.read_bytes(), "key")), file=file, record=record)
 
 
 def test_read_statement_names_the_place() -> None:

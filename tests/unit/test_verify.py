@@ -75,6 +75,7 @@ def test_good_wheel_passes_every_gate(tmp_path: Path) -> None:
     verified = verify(
         repaired,
         build=_build(),
+        driver="580.65.06",
         requires=zoo.REQUIRES,
         contents=contents(),
         workspace=zoo.workspace(tmp_path),
@@ -91,6 +92,7 @@ def test_good_wheel_passes_every_gate(tmp_path: Path) -> None:
         "runpath",
         "paths",
         "size",
+        "compression",
         "platform-tag",
         "abi3",
         "architectures",
@@ -114,6 +116,7 @@ def test_every_failed_gate_is_named_at_once_and_the_wheel_kept(tmp_path: Path) -
         verify(
             repaired,
             build=_build(),
+            driver="580.65.06",
             requires=("torch==2.8.*",),
             contents=contents(version="3.0.0"),
             workspace=zoo.workspace(tmp_path),
@@ -121,7 +124,7 @@ def test_every_failed_gate_is_named_at_once_and_the_wheel_kept(tmp_path: Path) -
             proofs=(proof,),
         )
     assert (
-        "failed 7 of 14 gates: metadata, sbom, needed, exports, paths, architectures, import" in caught.value.sentence
+        "failed 7 of 15 gates: metadata, sbom, needed, exports, paths, architectures, import" in caught.value.sentence
     )
     assert caught.value.detail[2] == "needed: DT_NEEDED lacks libtorch_cpu.so"
     kept = tmp_path / "cache" / "refused" / repaired.path.name

@@ -64,6 +64,7 @@ def _toolkits(cuda: CudaVersion, shape: ToolkitShape) -> Iterator[ToolkitFact]:
         release=shape.release,
         driver=shape.driver,
         gcc_max=shape.gcc_max,
+        compress=tuple(shape.compress),
         origins=tuple(ToolkitOrigin(origin) for origin in shape.origins),
         wheels=tuple(_wheel(wheel) for wheel in shape.wheels),
         debian=tuple(_debian(package) for package in shape.debian),

@@ -137,6 +137,8 @@ class ToolkitShape(Shape):
     """The oldest NVIDIA driver for Linux that runs its code."""
     gcc_max: Annotated[int, Field(ge=1)]
     """The newest major version of gcc that nvcc accepts."""
+    compress: list[Annotated[str, Field(min_length=1)]] = []
+    """The words by which nvcc compresses machine code so that `driver` can read it."""
     origins: Annotated[
         list[Literal["system", "registry", "redist", "image"]], Field(min_length=1, json_schema_extra=_DISTINCT)
     ]

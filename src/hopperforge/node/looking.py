@@ -36,7 +36,7 @@ def isolated(question: Callable[[], Mapping[str, Any]], seconds: float) -> Mappi
     child = context.Process(target=_answer, args=(question, sender), daemon=True)
     child.start()
     sender.close()
-    answer: Mapping[str, Any] = {"trouble": f"no answer within {seconds:.0f} s"}
+    answer: Mapping[str, Any] = {"trouble": f"no answer within {seconds:g} s"}
     try:
         if receiver.poll(seconds):
             answer = json.loads(receiver.recv_bytes())

@@ -6,6 +6,7 @@ is read before a signature was found good.
 
 import base64
 import binascii
+import hashlib
 import json
 from collections.abc import Sequence
 from datetime import datetime
@@ -19,6 +20,7 @@ from securesystemslib.signer import CryptoSigner, Signature
 from hopperforge.errors import TrustError
 from hopperforge.model.keys import JsonValue
 from hopperforge.provenance.keys import PublicKey
+from hopperforge.provenance.statement import read_statement
 
 PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
 LARGEST: Final = 4 * 2**20
@@ -74,6 +76,19 @@ def open_envelope(data: bytes, keys: Sequence[PublicKey], *, now: datetime) -> t
     if not holding:
         raise TrustError("it is signed with a key that does not hold now", detail=expired)
     return envelope.payload, holding
+
+
+def covers(data: bytes, *, file: str, record: bytes) -> bool:
+    """Whether an envelope's statement is over this record of a wheel; the signature itself is not looked at.
+
+    For who keeps signatures beside records that grow, and must not show one that proves nothing any more.
+    """
+    try:
+        subjects = read_statement(_read(data).payload).subject
+    except (TrustError, ValueError):
+        return False
+    digest = hashlib.sha256(record).hexdigest()
+    return any(one.name == f"{file}.json" and one.digest.get("sha256") == digest for one in subjects)
 
 
 def _signed_by(envelope: Envelope, key: PublicKey) -> bool:

@@ -1,7 +1,6 @@
 """Signing a finished package, and judging one by its signature before anything of it is run.
 
-Beside a wheel lie its record and, in `<wheel>.dsse.json`, the signature over both. What is judged is read here once,
-and all that is said is of those bytes.
+Beside a wheel lie its record and, in `<wheel>.dsse.json`, the signature over both.
 """
 
 import hashlib
