@@ -21,10 +21,7 @@ from hopperforge import (
     verbs_doctor,
     verbs_index,
     verbs_packages,
-<<<<<<< HEAD
-=======
     verbs_proof,
->>>>>>> main
     verbs_serve,
 )
 from hopperforge.console import standard_reporter
