@@ -309,3 +309,14 @@ def test_what_servers_are_told_of_a_file(path: str, kind: str, lasting: bool) ->
 def test_the_whole_index_has_every_simple_page() -> None:
     made = catalog(STABLE_130)
     assert simple_pages(made).items() <= index_files(made).items()
+
+
+ENTRIES = [STABLE_124, STABLE_130, BOUND_124, BOUND_126, TRIMMED, BOUND_TRIMMED]
+
+
+@given(st.lists(st.sampled_from(ENTRIES), max_size=5, unique=True), st.sampled_from(ENTRIES))
+def test_no_file_of_an_index_ever_goes_for_nothing_removes_it(entries: list[Entry], one: Entry) -> None:
+    before = index_files(catalog(*entries)).keys()
+    assert before <= index_files(catalog(*{*entries, one})).keys()
+    yanked = [replace(entry, yanked="slow") if entry.file == one.file else entry for entry in entries]
+    assert before <= index_files(catalog(*yanked)).keys()

@@ -55,13 +55,19 @@ def constraint_lines(files: Iterable[tuple[str, str, str]]) -> str:
 
 
 def constraint_files(catalog: Catalog) -> Mapping[str, bytes]:
-    """Write the constraint file of every cell beside its simple pages: cu128/torch2.9/constraints.txt."""
+    """Write the constraint file of every cell beside its simple pages: cu128/torch2.9/constraints.txt.
+
+    It is there though every package of the page was yanked: nothing removes files of an index, and what stood in it
+    before must not go on standing.
+    """
     files = {}
     for shelf, entries in shelves(catalog).items():
         cuda, _, torch = shelf.partition("/torch")
         highest = _highest(entries)
-        if torch and highest:
+        if torch:
             head = f"# For torch {torch.partition('/')[0]} of {cuda}; with -r and --no-deps, or with -c.\n"
             body = constraint_lines((entry.project, entry.version, entry.sha256) for entry in highest)
-            files[f"{shelf}/{CONSTRAINTS_NAME}"] = (head + body).encode()
+            files[f"{shelf}/{CONSTRAINTS_NAME}"] = (
+                head + (body or "# Every package of this page was yanked.\n")
+            ).encode()
     return files
