@@ -214,7 +214,7 @@ def test_a_signal_stops_it_cleanly_even_while_it_sends(index: Path, tmp_path: Pa
         assert reader.recv(12) == b"HTTP/1.1 200"
         start = time.monotonic()
         assert command.send(number) == 0
-        assert time.monotonic() - start < 10
+        assert time.monotonic() - start < 30
     assert any(line.endswith("stopped") for line in command.lines)
     assert not any("Traceback" in line for line in command.lines)
     assert any("GET /pool/tiny/large.whl 200" in line for line in command.lines)
