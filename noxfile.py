@@ -26,100 +26,34 @@ def install(session: nox.Session) -> None:
     session.install("--quiet", "--no-build-isolation", "-e", f".{extra}")
 
 
-def verb(session: nox.Session, name: str) -> None:
-    """Run `hopperforge NAME` with the words given after `--`."""
-    install(session)
-    run(session, "hopperforge", name)
+def verb(name: str, summary: str) -> None:
+    """Make the session that runs `hopperforge NAME` with the words given after `--`."""
+
+    def run_verb(session: nox.Session) -> None:
+        install(session)
+        run(session, "hopperforge", name)
+
+    run_verb.__doc__ = summary
+    nox.session(name=name, default=False)(run_verb)
 
 
-@nox.session(default=False)
-def plan(session: nox.Session) -> None:
-    """Show what would be built, and why, without building it."""
-    verb(session, "plan")
-
-
-@nox.session(default=False)
-def matrix(session: nox.Session) -> None:
-    """Show what was built and proven, what can be built here, and what is declared only."""
-    verb(session, "matrix")
-
-
-@nox.session(default=False)
-def fetch(session: nox.Session) -> None:
-    """Fetch and verify the pinned upstream source."""
-    verb(session, "fetch")
-
-
-@nox.session(default=False)
-def patch(session: nox.Session) -> None:
-    """Apply the patch series and list the units of a profile."""
-    verb(session, "patch")
-
-
-@nox.session(default=False)
-def build(session: nox.Session) -> None:
-    """Build packages into wheelhouse/: nox -s build -- cuda=13.0 torch=2.11, or all."""
-    verb(session, "build")
-
-
-@nox.session(default=False)
-def image(session: nox.Session) -> None:
-    """Make the builder image of a toolkit: nox -s image -- cuda=13.0."""
-    verb(session, "image")
-
-
-@nox.session(default=False)
-def doctor(session: nox.Session) -> None:
-    """Say what this machine lacks, and how to mend it: engine, or node index=URL."""
-    verb(session, "doctor")
-
-
-@nox.session(default=False)
-def verify(session: nox.Session) -> None:
-    """Import a wheel against a real torch and join the result to its record: wheel=FILE torch=2.11 [base=trixie]."""
-    verb(session, "verify")
-
-
-@nox.session(default=False)
-def smoke(session: nox.Session) -> None:
-    """Run a recipe's smoke tests on this machine's GPU: wheel=FILE interpreter=python3."""
-    verb(session, "smoke")
-
-
-@nox.session(default=False)
-def record(session: nox.Session) -> None:
-    """Join the result of a smoke run to the wheel's record: gpu.json."""
-    verb(session, "record")
-
-
-@nox.session(default=False)
-def publish(session: nox.Session) -> None:
-    """Publish proven packages to an index: to=/srv/index or s3://bucket/prefix; promote=, yank=, --dry-run."""
-    verb(session, "publish")
-
-
-@nox.session(default=False)
-def bundle(session: nox.Session) -> None:
-    """Make a tar that installs with no network: cuda=12.8 torch=2.9 [python=3.12 with=torch]."""
-    verb(session, "bundle")
-
-
-@nox.session(default=False)
-def cache(session: nox.Session) -> None:
-    """Look after compiled objects: stats, verify, share or trim=20GB."""
-    verb(session, "cache")
-
-
-@nox.session(default=False)
-def serve(session: nox.Session) -> None:
-    """Show a published index to a laboratory, read-only: folder=index host=127.0.0.1 port=8000."""
-    verb(session, "serve")
-
-
-@nox.session(default=False)
-def clean(session: nox.Session) -> None:
-    """Remove what can be made again: what=work, cache or wheelhouse."""
-    verb(session, "clean")
+verb("plan", "Show what would be built, and why, without building it.")
+verb("matrix", "Show what was built and proven, what can be built here, and what is declared only.")
+verb("fetch", "Fetch and verify the pinned upstream source.")
+verb("patch", "Apply the patch series and list the units of a profile.")
+verb("build", "Build packages into wheelhouse/: nox -s build -- cuda=13.0 torch=2.11, or all.")
+verb("image", "Make the builder image of a toolkit: nox -s image -- cuda=13.0.")
+verb("doctor", "Say what this machine lacks, and how to mend it: engine, or node index=URL.")
+verb("verify", "Import a wheel against a real torch, or judge its signature: wheel=FILE torch=2.11 or key=PUBLIC.pem.")
+verb("smoke", "Run a recipe's smoke tests on this machine's GPU: wheel=FILE interpreter=python3.")
+verb("record", "Join the result of a smoke run to the wheel's record: gpu.json.")
+verb("publish", "Publish proven packages: to=FOLDER, s3://BUCKET or https://SERVER; promote=, yank=, --dry-run.")
+verb("bundle", "Make a tar that installs with no network: cuda=12.8 torch=2.9 [python=3.12 with=torch].")
+verb("reproduce", "Build a wheel again from its record and compare: wheel=FILE or URL, or twice profile=NAME.")
+verb("sign", "Sign a wheel and its record: wheel=FILE key=PRIVATE.pem; key=new folder=FOLDER makes keys.")
+verb("cache", "Look after compiled objects: stats, verify, share or trim=20GB.")
+verb("serve", "Show a published index to a laboratory, read-only: folder=index host=127.0.0.1 port=8000.")
+verb("clean", "Remove what can be made again: what=work, cache or wheelhouse.")
 
 
 @nox.session

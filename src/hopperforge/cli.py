@@ -21,6 +21,7 @@ from hopperforge import (
     verbs_doctor,
     verbs_index,
     verbs_packages,
+    verbs_proof,
     verbs_serve,
 )
 from hopperforge.console import standard_reporter
@@ -37,10 +38,18 @@ VERBS: Final[dict[str, tuple[Callable[[verbs.Call], None], str]]] = {
     "build": (verbs.build, "build packages into the wheelhouse"),
     "image": (verbs.image, "make the builder image of a toolkit: cuda=13.0 engine=docker"),
     "doctor": (verbs_doctor.doctor, "say what this machine lacks: engine, or node index=URL"),
-    "verify": (verbs_packages.verify, "import a wheel beside a real torch: wheel=FILE torch=2.11 [base=trixie]"),
+    "verify": (
+        verbs_packages.verify,
+        "import a wheel beside a real torch: wheel=FILE torch=2.11 [base=trixie]; judge its signature: key=PUBLIC.pem",
+    ),
     "smoke": (verbs_packages.smoke, "run the smoke tests on this machine's GPU: wheel=FILE interpreter=python3"),
     "record": (verbs_packages.record, "join a smoke run's result to the wheel's record: gpu.json"),
-    "publish": (verbs_index.publish, "publish proven packages: to=FOLDER, s3://..., gs://...; promote=, yank="),
+    "reproduce": (
+        verbs_proof.reproduce,
+        "build a wheel again from its record and compare: wheel=FILE, or twice profile=hdim128-bf16",
+    ),
+    "sign": (verbs_proof.sign, "sign a wheel and its record: wheel=FILE key=PRIVATE.pem, or key=new folder=FOLDER"),
+    "publish": (verbs_index.publish, "publish proven packages: to=FOLDER, s3://, gs:// or https://; promote=, yank="),
     "bundle": (verbs_bundle.bundle, "make a tar that installs with no network: cuda=12.8 torch=2.9 [with=torch]"),
     "cache": (verbs_cache.cache, "look after compiled objects: stats, verify, share or trim=20GB"),
     "serve": (verbs_serve.serve, "show a published index to a laboratory: folder=DIR host=127.0.0.1 port=8000"),

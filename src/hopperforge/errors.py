@@ -128,3 +128,10 @@ class StorageError(HopperforgeError):
 
     exit_code = 11
     meaning = "a folder of hopperforge cannot be written, or an object store does not answer"
+
+
+class TrustError(HopperforgeError):
+    """A signature is missing, not of a trusted key that holds, or not over the package and record at hand."""
+
+    exit_code = 12
+    meaning = "a signature is missing, or does not prove the package"

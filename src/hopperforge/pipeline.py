@@ -25,16 +25,19 @@ from hopperforge.model.upstream import PatchedSource, UpstreamPin
 from hopperforge.model.wheel import RepairedWheel
 from hopperforge.plan_report import PackStatus, pair_texts, toolkit_text
 from hopperforge.planning import FETCHED
+from hopperforge.provenance.sbom import make_sbom
 from hopperforge.run.engine import ContainerEngine
 from hopperforge.run.files import make_folder, temporary_folder
 from hopperforge.run.workspace import Workspace
 from hopperforge.sizing import size
 from hopperforge.stages.builder import Containers, found_image_builder, host_builder, image_builder
+from hopperforge.stages.checkout import describe_checkout
 from hopperforge.stages.front_image import bind_in_image
 from hopperforge.stages.front_torch import FrontInputs, bind, build_key, torch_requirement
 from hopperforge.stages.kernels import cached_units, compile_pack, expected_seconds, unit_keys
+from hopperforge.stages.licences import collect_licences, licences_at_hand
 from hopperforge.stages.patch import list_units, patch_source
-from hopperforge.stages.record import make_record
+from hopperforge.stages.record import contents_of, make_record
 from hopperforge.stages.repair import repair
 from hopperforge.stages.source import fetch_source, find_source
 from hopperforge.stages.toolkit import obtain_toolkit
@@ -128,6 +131,7 @@ class Job:
             toolkit_fact=fact,
             compiler=builder.compiler,
             torch_fact=matrix.torches[build.torch],
+            licences=collect_licences(patched, toolkit, fact, self.workspace),
             engine=builder.engine,
             image=builder.image,
         )
@@ -161,7 +165,7 @@ class Job:
             units=units,
             kernels_key=kernels_key,
             objects=frozenset(keys.values()),
-            key=build_key(inputs, kernels_key),
+            key=build_key(inputs, kernels_key, make_sbom(contents_of(inputs))),
             cached=len(units) - len(missing),
             sizing=sizing,
             expected_seconds=expected_seconds(missing, toolkit=inputs.toolkit, sizing=sizing, workspace=self.workspace),
@@ -170,7 +174,8 @@ class Job:
     def _units(self, inputs: FrontInputs) -> tuple[Unit, ...]:
         """List a build's units, merged as its recipe says; upstream's own build compiles each source by itself."""
         build = inputs.build
-        units = list_units(inputs.source, build.profile, build.cuda.cuda, inputs.torch_fact.release, self.workspace)
+        torch = inputs.torch_fact.release
+        units = list_units(inputs.source, build.profile, inputs.toolkit_fact, torch, self.workspace)
         return merge_units(units, self._merge_rules(build))
 
     def _merge_rules(self, build: Build) -> tuple[MergeRule, ...]:
@@ -210,6 +215,7 @@ class Job:
             toolkit=toolkit, units=None, cached=0, sizing=self._size_unseen(build), expected_seconds=None, wheel=None
         )
         sourced = pin.name in self.patched or find_source(pin, self.workspace) is not None
+        sourced = sourced and licences_at_hand(pin, self.project.matrix.toolkits[build.cuda], self.workspace)
         if where in FETCHED or not sourced or not self._image_at_hand(build):
             return unseen
         try:
@@ -286,10 +292,12 @@ class Job:
                 lambda: verify(
                     repaired,
                     build=build,
+                    driver=inputs.toolkit_fact.driver,
                     requires=[torch_requirement(build)],
                     workspace=self.workspace,
                     host=platform.node(),
                     folders={"toolkit": inputs.toolkit.root},
+                    contents=contents_of(inputs),
                     floor=inputs.image.floor if inputs.image is not None else None,
                 ),
             )
@@ -297,9 +305,9 @@ class Job:
                 inputs,
                 prepared.key,
                 pack=pack,
-                torch=torch,
                 verified=verified,
                 engine=inputs.engine.name,
+                made_by=describe_checkout(self.workspace),
                 timings=clock.seconds,
                 created=self.now(),
             )
@@ -311,13 +319,21 @@ class Job:
     ) -> RepairedWheel:
         """Bind and repair: in one container by cibuildwheel, or step by step on the host."""
         inputs = prepared.inputs
+        sbom = make_sbom(contents_of(inputs))
         out = make_folder(folder / "raw")
         if isinstance(inputs.engine, ContainerEngine) and pack is not None:
             engine = inputs.engine
             return clock.time(
                 "front",
                 lambda: bind_in_image(
-                    inputs, pack, torch, engine=engine, sizing=prepared.sizing, out=out, workspace=self.workspace
+                    inputs,
+                    pack,
+                    torch,
+                    engine=engine,
+                    sizing=prepared.sizing,
+                    sbom=sbom,
+                    out=out,
+                    workspace=self.workspace,
                 ),
             )
         raw = clock.time(
@@ -330,6 +346,7 @@ class Job:
                 raw,
                 needed=inputs.build.needed,
                 epoch=inputs.source.pin.epoch,
+                sbom=sbom,
                 workspace=self.workspace,
                 work=make_folder(folder / "repaired"),
             ),

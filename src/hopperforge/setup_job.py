@@ -34,6 +34,7 @@ class ApiJob:
     compiler: Path = Path("/nonexistent")
     version: str = "0"
     summary: str = ""
+    license: str = "BSD-3-Clause"
     requires: str = "torch"
     objects: tuple[Path, ...] = ()
     compile: tuple[str, ...] = ()

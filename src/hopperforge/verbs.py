@@ -174,7 +174,8 @@ def _patched(call: Call, project: Project, build: Build, merge: Merge) -> JsonVa
     call.workspace.reporter.stage("patch", f"{len(find_patches(call.workspace.project, pin.name))} patches")
     patched = patch_source(source, call.workspace)
     torch = project.matrix.torches[build.torch]
-    units = list_units(patched, build.profile, build.cuda.cuda, torch.release, call.workspace)
+    fact = project.matrix.toolkits[build.cuda]
+    units = list_units(patched, build.profile, fact, torch.release, call.workspace)
     if merge is Merge.ON and build.kernels is not Kernels.INLINE:
         units = merge_units(units, build.recipe.merge)
     if not call.as_json:

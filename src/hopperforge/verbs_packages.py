@@ -11,6 +11,7 @@ from typing import Any
 from hopperforge.config.project import Project
 from hopperforge.config.request import parse_keyed, parse_words
 from hopperforge.errors import GateError, InputError, ToolError
+from hopperforge.model.record import REPRODUCTION, read_reproduction
 from hopperforge.model.request import Request
 from hopperforge.model.versions import TorchVersion
 from hopperforge.model.wheel import GateResult
@@ -21,11 +22,15 @@ from hopperforge.stages.import_gate import prove_import
 from hopperforge.stages.smoke import run_smoke
 from hopperforge.store.wheelhouse import Shelved
 from hopperforge.verbs import Call
+from hopperforge.verbs_proof import check
 
 
 def verify(call: Call) -> None:
-    """Import a wheel of the wheelhouse beside real torches and join the results to its record."""
-    words = parse_keyed(call.words, frozenset({"wheel", "torch", "interpreter", "base", "engine"}))
+    """Import a wheel beside real torches and join the results to its record; with key=, judge its signature instead."""
+    words = parse_keyed(call.words, frozenset({"wheel", "torch", "interpreter", "base", "engine", "key"}))
+    if "key" in words:
+        check(call, words)
+        return
     package = _package(call, words)
     torches = _torches(words.get("torch"), package)
     prove = _prover(call, words, package)
@@ -134,20 +139,25 @@ def smoke(call: Call) -> None:
 
 
 def record(call: Call) -> None:
-    """Join the result file of a smoke run, made elsewhere, to the record of the wheel it was made with."""
+    """Join the result file of a smoke run or of a rebuild, made elsewhere, to the record of the wheel it is of."""
     if len(call.words) != 1 or "=" in call.words[0]:
         raise InputError("record takes one file, written by the smoke tests", hint="nox -s record -- gpu.json")
-    joined = call.wheelhouse().join_gpu(*_read_gpu(Path(call.words[0])))
+    result, sha256 = _read_result(Path(call.words[0]))
+    if REPRODUCTION in result:
+        entry = read_reproduction(result[REPRODUCTION], call.words[0])
+        joined = call.wheelhouse().join_reproduction(sha256, entry)
+    else:
+        joined = call.wheelhouse().join_gpu(result, sha256)
     call.answer(f"{joined.wheel.file}: the record has the result")
 
 
-def _read_gpu(path: Path) -> tuple[Mapping[str, Any], str]:
+def _read_result(path: Path) -> tuple[Mapping[str, Any], str]:
     try:
-        gpu = json.loads(path.read_bytes())
-        return gpu, str(gpu["sha256"])
+        result = json.loads(path.read_bytes())
+        return result, str(result["sha256"])
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             f"{path} is not a result of the smoke tests: it has no sha256", hint="pytest ... --gpu-json gpu.json"
         ) from error

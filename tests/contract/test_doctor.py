@@ -1,11 +1,14 @@
 """The doctor is one file, of the standard library alone, for every Python from 3.9 on."""
 
 import ast
+import re
 import sys
 from collections import Counter
 from pathlib import Path
 
+from hopperforge.errors import NodeTroubleError, NothingFitsError, NotInstalledError, UnreadableIndexError
 from hopperforge.node.single_file import PARTS, doctor_source
+from hopperforge.node.values import EXIT_CODES
 
 OLDEST = (3, 9)
 NOT_PARTS = {"__init__", "single_file"}
@@ -57,3 +60,14 @@ def test_the_file_is_whole_and_of_the_oldest_python() -> None:
     assert text.splitlines()[-1].strip() == "sys.exit(main())"
     assert isinstance(tree.body[-1], ast.If)
     assert doctor_source() == text.encode()
+
+
+def test_exit_codes_are_the_same_wherever_they_are_written(project_root: Path) -> None:
+    text = (project_root / "docs" / "how-to" / "node.md").read_text(encoding="utf-8")
+    rows = {status: int(code) for code, status in re.findall(r"^\| (\d+) \| `([a-z ]+)` \|", text, re.MULTILINE)}
+    assert rows == EXIT_CODES
+    head = ast.get_docstring(ast.parse(doctor_source())) or ""
+    told = {int(code) for code in re.findall(r"(?:codes:|;)\s+(\d+) ", head)}
+    assert told == {*EXIT_CODES.values(), 1, 2}
+    of_the_verb = {NotInstalledError, NodeTroubleError, NothingFitsError, UnreadableIndexError}
+    assert {error.exit_code for error in of_the_verb} == {*EXIT_CODES.values()} - {0}

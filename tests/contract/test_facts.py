@@ -167,3 +167,8 @@ def test_the_page_for_people_knows_every_switch_torch_and_python(project: Projec
         for code in profile.architectures
     }
     assert codes <= set(served.GPUS)
+
+
+def test_every_toolkit_compresses_what_it_makes(project: Project) -> None:
+    words = {(fact.version.cuda.major, fact.compress) for fact in project.matrix.toolkits.values()}
+    assert words == {(12, ("-Xfatbin", "-compress-all")), (13, ("--compress-mode=size",))}

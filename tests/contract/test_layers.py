@@ -10,7 +10,19 @@ PACKAGE = "hopperforge"
 # Each module belongs to the first layer whose prefix it has; a layer may import itself and those before it.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "report", "model", "__init__"),
-    ("config", "pairing", "merging", "planning", "sizing", "plan_report", "support", "node", "index"),
+    (
+        "config",
+        "pairing",
+        "merging",
+        "planning",
+        "sizing",
+        "plan_report",
+        "support",
+        "unit_words",
+        "node",
+        "index",
+        "provenance",
+    ),
     ("run",),
     ("setup_job", "store", "executors"),
     ("stages",),
@@ -24,6 +36,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "verbs_doctor",
         "verbs_index",
         "verbs_packages",
+        "verbs_proof",
         "verbs_serve",
         "verbs_upload",
         "cli",

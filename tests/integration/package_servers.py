@@ -6,9 +6,11 @@ And one that misbehaves as it is told, in a thread.
 import base64
 import contextlib
 import email
+import functools
 import hashlib
 import http.server
 import json
+import os
 import re
 import secrets
 import socket
@@ -144,6 +146,37 @@ def _free_port() -> str:
         return str(listener.getsockname()[1])
 
 
+class _JsonPages(http.server.SimpleHTTPRequestHandler):
+    def translate_path(self, path: str) -> str:
+        return super().translate_path(f"{path}index.json" if path.endswith("/") else path)
+
+    def guess_type(self, path: str | os.PathLike[str]) -> str:
+        simple = "application/vnd.pypi.simple.v1+json"
+        return simple if str(path).endswith("index.json") else super().guess_type(path)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is the library's
+        """Keep quiet."""
+
+
+@contextlib.contextmanager
+def running_json_folder(folder: Path) -> Iterator[str]:
+    """Serve a folder whose pages are index.json, as a web server that is told so does; yields its address."""
+    handler = functools.partial(_JsonPages, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, _serving(server):
+        yield f"http://127.0.0.1:{server.server_address[1]}/"
+
+
+@contextlib.contextmanager
+def _serving(server: http.server.ThreadingHTTPServer) -> Iterator[None]:
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
+
+
 class WaywardServer(http.server.ThreadingHTTPServer):
     """A package server that misbehaves as `manners` says.
 
@@ -168,14 +201,8 @@ class WaywardServer(http.server.ThreadingHTTPServer):
 @contextlib.contextmanager
 def running_wayward() -> Iterator[WaywardServer]:
     """Run a server that does as told."""
-    with WaywardServer() as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with WaywardServer() as server, _serving(server):
+        yield server
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):

@@ -34,7 +34,9 @@ class S3Server:
                 "Resource": f"arn:aws:s3:::{name}/*",
             }
             policy = json.dumps({"Version": "2012-10-17", "Statement": [allowed]}).encode()
-            request = urllib.request.Request(f"{self.url}/{name}?policy", policy, method="PUT")  # noqa: S310 - our URL
+            request = urllib.request.Request(  # noqa: S310 - our URL
+                f"{self.url}/{name}?policy", policy, {"Content-Type": "application/json"}, method="PUT"
+            )
             urllib.request.urlopen(request).close()  # noqa: S310 - our URL
         return S3Store(
             name,

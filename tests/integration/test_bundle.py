@@ -1,6 +1,7 @@
 """A bundle unpacked and installed by real pip and uv that may ask no index; what was changed in it is refused."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -134,6 +135,23 @@ def test_a_changed_wheel_is_refused_by_sums_pip_and_uv(copy: Path, python: Path,
         assert status != 0
         assert "hash" in said.lower()
     assert installed(python) == set()
+
+
+@pytest.mark.parametrize("more", [["-r"], ["fa3-fwd", "-c"]])
+def test_constraints_of_a_cell_hold_the_hash(copy: Path, python: Path, more: list[str]) -> None:
+    file = copy / "cu130" / "torch2.11" / "constraints.txt"
+    words = ["--no-deps", "--no-index", "--find-links", "pool/fa3-fwd", *more, str(file)]
+    uv: list[str | Path] = [UV, "pip", "install", "--python", python, *words]
+    pip: list[str | Path] = [python, "-m", "pip", "install", *words]
+    for command in [uv] if "-c" in more else [uv, pip]:
+        status, said = run(command, copy)
+        assert status == 0, said
+        assert installed(python) == {f"fa3-fwd=={STABLE}"}
+        remove(python)
+    file.write_text(re.sub("sha256:[0-9a-f]{64}", f"sha256:{'0' * 64}", file.read_text()))
+    status, said = run(uv, copy)
+    assert status != 0
+    assert "hash" in said.lower()
 
 
 def test_the_doctor_reads_the_bundle(copy: Path) -> None:

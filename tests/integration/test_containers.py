@@ -22,16 +22,23 @@ from tests.integration.daemon import Daemon
 from tests.integration.registry import serve_registry
 from tests.integration.snippets import snippets
 from tests.integration.stand_in import GUARDED, LOAD, framework_wheel
+from tests.reproduced import complaint
 from tests.unit import wheel_zoo as zoo
+from tests.unit.index_zoo import entry
 
 from hopperforge.config.project import load_project
+from hopperforge.index.catalog import Catalog
+from hopperforge.index.whole import CATALOG_NAME, index_files
+from hopperforge.model.record import Record
 from hopperforge.model.versions import TorchVersion
 from hopperforge.model.wheel import GateResult
 from hopperforge.run.engine import Client
-from hopperforge.run.files import sha256_file
+from hopperforge.run.files import sha256_file, write_atomic
+from hopperforge.run.workspace import Workspace
 from hopperforge.stages.audit_tools import platform_tags
 from hopperforge.stages.builder import Containers
-from hopperforge.stages.import_container import open_base, prove_import_in
+from hopperforge.stages.framework import framework_folder
+from hopperforge.stages.import_container import BasePython, open_base, prove_import_in
 from hopperforge.stages.wheel_archive import read_wheel, write_wheel
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
@@ -290,6 +297,12 @@ def test_peaks_are_measured_inside_the_container(home: Path) -> None:
     assert max(unit["peak_rss"] for unit in record["pack"]["units"]) > 3_000_000_000
 
 
+def test_this_machine_is_one_more_witness_of_the_stored_hashes(home: Path) -> None:
+    place = f"{report(home)['wheel']}.json"
+    said = complaint(Record.from_json(Path(place).read_bytes(), place), " ".join((*WORDS, "engine=docker")))
+    assert not said, said
+
+
 def test_podman_gives_the_same_bytes(home: Path, podman: Mapping[str, str]) -> None:
     before = report(home)
     for path in (home / "wheelhouse").glob("*.whl*"):
@@ -298,6 +311,14 @@ def test_podman_gives_the_same_bytes(home: Path, podman: Mapping[str, str]) -> N
     assert ended.status == 0, ended.err
     after = report(home)
     assert (after["units_compiled"], after["sha256"]) == (0, before["sha256"])
+
+
+def test_a_wheel_is_bound_again_from_its_record_alone(home: Path, podman: Mapping[str, str]) -> None:
+    wheel = Path(str(report(home)["wheel"]))
+    ended = hopperforge("reproduce", f"wheel={wheel}", "objects=cached", "engine=podman", home=home, env=podman)
+    assert ended.status == 0, ended.err
+    assert f"the same bytes, bound again from the objects at hand: {report(home)['sha256']}" in ended.out
+    assert half_made(home) == []
 
 
 def proofs(wheel: Path) -> dict[str, tuple[bool, str]]:
@@ -332,13 +353,21 @@ def test_a_wheel_for_a_newer_glibc_is_refused_by_the_bases_own_pip(home: Path, d
     assert daemon.containers() == []
 
 
-def test_a_library_that_needs_a_newer_glibc_than_its_tag_says_fails(home: Path, daemon: Daemon, tmp_path: Path) -> None:
+def workspace_of(home: Path, daemon: Daemon, folder: Path) -> Workspace:
     environment = {**os.environ, "DOCKER_HOST": daemon.host}
-    workspace = replace(zoo.workspace(tmp_path), project=PROJECT, cache=home / "cache", environ=environment)
+    return replace(zoo.workspace(folder), project=PROJECT, cache=home / "cache", environ=environment)
+
+
+def base_python(name: str, workspace: Workspace) -> BasePython:
     facts = load_project(PROJECT).images
     assert facts is not None
-    client = Client(program="docker", environ=environment)
-    place = open_base(Containers(client=client, facts=facts, base=facts.bases["bullseye"], keep=False), workspace)
+    client = Client(program="docker", environ=workspace.environ)
+    return open_base(Containers(client=client, facts=facts, base=facts.bases[name], keep=False), workspace)
+
+
+def test_a_library_that_needs_a_newer_glibc_than_its_tag_says_fails(home: Path, daemon: Daemon, tmp_path: Path) -> None:
+    workspace = workspace_of(home, daemon, tmp_path)
+    place = base_python("bullseye", workspace)
     torch = str(framework_wheel(tmp_path))
 
     def prove(library: bytes) -> GateResult:
@@ -355,6 +384,23 @@ def test_a_library_that_needs_a_newer_glibc_than_its_tag_says_fails(home: Path, 
     assert not bad.passed
     assert "version `GLIBC_2.34' not found" in bad.detail
     assert daemon.containers() == []
+
+
+def test_the_doctor_runs_in_the_oldest_python(home: Path, daemon: Daemon, tmp_path: Path) -> None:
+    place = base_python("bullseye", workspace_of(home, daemon, tmp_path))
+    for name, data in index_files(Catalog.of([entry()])).items():
+        write_atomic(tmp_path / "index" / name, data)
+    write_atomic(tmp_path / "index" / CATALOG_NAME, Catalog.of([entry()]).to_json())
+    words = ("python3", "-W", "error", "/index/doctor.py", "--index", "/index")
+    mount = f"{tmp_path / 'index'}:/index:ro"
+    command = ("run", "--rm", "--network=none", "--volume", mount, place.engine.image, *words)
+    ended = daemon.docker(*command, check=False)
+    assert (ended.returncode, ended.stderr) == (21, "")
+    assert (
+        "glibc 2.31\nPython    3.9.2, /usr/bin/python3\nGPU       none\ndriver    none\ntorch     none\n"
+        in ended.stdout
+    )
+    assert f"takes {entry().file}" in ended.stdout
 
 
 def test_what_the_readme_says_ci_proves_of_containers(home: Path, daemon: Daemon) -> None:
@@ -376,10 +422,9 @@ def test_a_bundle_installs_and_imports_with_no_network(home: Path, daemon: Daemo
     assert made.status == 0, made.err
     (dockerfile,) = snippets("air-gapped", "dockerfile")
     (script,) = re.findall(r"^RUN ((?:.*\\\n)*.*)", dockerfile, re.MULTILINE)
-    (framework,) = (home / "cache" / "frameworks").glob("torch-2.9*-3.13-*/")
-    (image,) = daemon.docker(
-        "images", "--format", "{{.Repository}}:{{.Tag}}", "hopperforge-base:trixie*"
-    ).stdout.split()
+    workspace = workspace_of(home, daemon, tmp_path)
+    place = base_python("trixie", workspace)
+    framework = framework_folder(place.target, f"torch=={CELL.torch}.*", workspace)
     mounts = {tar: "/bundle.tar", framework: "/framework", Path(sys.executable).with_name("uv"): "/usr/bin/uv"}
     inside = f"""set -eux
 test "$(ls /sys/class/net)" = lo
@@ -395,7 +440,9 @@ PYTHON=/tmp/bare/bin/python /tmp/fa3-fwd-cu128-torch2.9/install.sh
 /tmp/bare/bin/python -c 'import fa3_fwd_interface as it; print("by uv", it.flash_attn_func)'
 """
     options = [word for outside, at in mounts.items() for word in ("--volume", f"{outside}:{at}:ro")]
-    ended = daemon.docker("run", "--rm", "--network=none", *options, image, "sh", "-c", inside, check=False)
+    ended = daemon.docker(
+        "run", "--rm", "--network=none", *options, place.engine.image, "sh", "-c", inside, check=False
+    )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "installed (exit code 0)" in ended.stdout
     assert re.search(r"by pip beside 2\.9\.\d\+cu128 <function flash_attn_func", ended.stdout)

@@ -121,6 +121,87 @@ def test_a_killed_worker_costs_one_unit_which_is_done_elsewhere(shop: Shop, tmp_
     assert "was lost while it compiled a, which is done elsewhere" in warning
 
 
+def test_a_worker_that_joins_late_gets_units(shop: Shop, tmp_path: Path) -> None:
+    """The first worker is stuck in its only thread, so all else is done by the one that came after the start."""
+    here = shop.compile(units("abcdef"), None)
+    shop.forget()
+    before = len(shop.calls())
+    shop.behave("hang", "a")
+    with farm(tmp_path / "farm") as made:
+        early = made.worker("early", threads=1)
+
+        def join() -> None:
+            until(shop.control / "hangs-a")
+            made.worker("late", threads=2)
+            until_stored(shop, 5)
+            shop.behave("hang")
+            early.kill()
+
+        thread = threading.Thread(target=join)
+        thread.start()
+        pack = shop.compile(units("abcdef"), made.cluster)
+        thread.join()
+        shop.end_orphans()
+    assert (pack.sha256, pack.compiled) == (here.sha256, 6)
+    assert sorted(call for call in shop.calls()[before:] if call.startswith("end")) == [
+        f"end {name}" for name in "abcdef"
+    ]
+    (warning,) = shop.reporter.warnings
+    assert "worker early at" in warning
+    assert "was lost while it compiled a, which is done elsewhere" in warning
+
+
+# Loaded before the C library, it makes a process's clock wrong by SKEW seconds; what counts from the start is right.
+SKEWED = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <sys/time.h>
+#include <time.h>
+static long skew(void) { const char* text = getenv("SKEW"); return text ? atol(text) : 0; }
+int clock_gettime(clockid_t id, struct timespec* now) {
+  int (*real)(clockid_t, struct timespec*) = dlsym(RTLD_NEXT, "clock_gettime");
+  int status = real(id, now);
+  if (id == CLOCK_REALTIME || id == CLOCK_REALTIME_COARSE) now->tv_sec += skew();
+  return status;
+}
+time_t time(time_t* out) {
+  struct timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  if (out) *out = now.tv_sec;
+  return now.tv_sec;
+}
+int gettimeofday(struct timeval* now, void* zone) {
+  struct timespec exact;
+  clock_gettime(CLOCK_REALTIME, &exact);
+  now->tv_sec = exact.tv_sec;
+  now->tv_usec = exact.tv_nsec / 1000;
+  return 0;
+}
+"""
+
+
+def test_workers_whose_clocks_are_a_day_off_make_the_same_pack(shop: Shop, tmp_path: Path) -> None:
+    (tmp_path / "skew.c").write_text(SKEWED, encoding="utf-8")
+    library = str(tmp_path / "skew.so")
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, tmp_path / "skew.c", "-ldl"], check=True)
+    skews = {name: {"LD_PRELOAD": library, "SKEW": skew} for name, skew in (("ahead", "86400"), ("behind", "-86400"))}
+    for environ in skews.values():
+        ask_time = [sys.executable, "-c", "import time; print(time.time())"]
+        said = subprocess.run(ask_time, env={**os.environ, **environ}, check=True, capture_output=True, text=True)
+        assert abs(float(said.stdout) - time.time() - float(environ["SKEW"])) < 600
+    here = shop.compile(units("abcdef"), None)
+    shop.forget()
+    with farm(tmp_path / "farm") as made:
+        for name, environ in skews.items():
+            made.worker(name, threads=1, environ=environ)
+        pack = shop.compile(units("abcdef"), made.cluster)
+        shop.forget()
+        again = shop.compile(units("abcdef"), made.cluster)  # with what the workers kept of the first time
+    assert [(one.sha256, one.compiled) for one in (pack, again)] == 2 * [(here.sha256, 6)]
+    assert shop.reporter.warnings == []
+
+
 def test_a_killed_scheduler_costs_what_ran_and_a_rerun_goes_on(shop: Shop, tmp_path: Path) -> None:
     shop.behave("hang", "b")
     made = Farm(tmp_path)

@@ -97,6 +97,9 @@ def test_a_fitting_node_goes_from_fits_to_installed_to_wrong(tmp_path: Path, ind
     assert report["node"]["torch"] == {"version": "2.6.0+cu124", "cuda": [12, 4], "cxx11_abi": False, "trouble": None}
     distribution(tmp_path / "site", "fa3_fwd", "3.0.0+cu124torch2.6", OURS)
     assert answer(tmp_path, index)["status"] == "installed"
+    status, text = doctor(tmp_path, "--index", str(index))
+    assert status == 0
+    assert "install it with" not in text
     (tmp_path / "site" / "fa3_fwd_interface.py").write_text("raise OSError('no libtorch_cuda.so')\n")
     report = answer(tmp_path, index)
     assert report["status"] == "wrong"
@@ -262,3 +265,10 @@ def test_the_verb_looks_at_the_interpreter_asked_for(tmp_path: Path, index: Path
 def test_replacing_a_field_keeps_the_catalog_readable(tmp_path: Path) -> None:
     odd = replace(stable(), requires_python=None, torch=None)
     assert answer(tmp_path, publish(tmp_path / "index", odd))["chosen"] == odd.file
+
+
+def test_a_library_that_hangs_is_an_answer_too() -> None:
+    # in a process of its own: forking from pytest's, which has threads, is warned of from Python 3.12 on
+    ask = "import time; from hopperforge.node.looking import isolated; print(isolated(lambda: time.sleep(60), 0.5))"
+    done = subprocess.run([sys.executable, "-c", ask], check=True, capture_output=True, text=True)
+    assert done.stdout == "{'trouble': 'no answer within 0.5 s'}\n"

@@ -15,12 +15,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from tests.integration.clients import CLIENTS, Client, Machine, hostile, login, make_client
-from tests.integration.package_servers import PASSWORD, USER, running_devpi, running_folder, running_pypiserver
+from tests.integration.clients import CLIENTS, HTML_ONLY, Client, Machine, hostile, login, make_client
+from tests.integration.package_servers import (
+    PASSWORD,
+    USER,
+    running_devpi,
+    running_folder,
+    running_json_folder,
+    running_pypiserver,
+)
 from tests.integration.s3_server import running_s3
 from tests.integration.shelves import shelve, tiny_members
 from tests.unit import publish_zoo, wheel_zoo
 
+from hopperforge.errors import PublishError
 from hopperforge.index.catalog import Entry
 from hopperforge.index.commands import Installation, installation, installation_from_server
 from hopperforge.index.flat import Machines
@@ -154,12 +162,13 @@ def ways(lines: Installation, client: Client) -> tuple[str, str]:
 
 
 def assert_right_file_everywhere(
-    make_lines: Lines, client: Client, on: Mapping[Node, Machine], settings: Mapping[str, str]
+    make_lines: Lines, client: Client, on: Mapping[Node, Machine], settings: Mapping[str, str], *, both: bool = False
 ) -> None:
-    """Type both lines on every machine; the machines work side by side."""
+    """Type a line of each way on machines in turn, or `both` on every machine; the machines work side by side."""
 
     def check(node: Node) -> None:
-        for line in ways(make_lines(node), client):
+        lines = ways(make_lines(node), client)
+        for line in lines if both else [lines[NODES.index(node) % 2]]:
             on[node].forget()
             ended = on[node].run(line, client, settings)
             assert ended.returncode == 0, f"{line}\n{ended.stdout}{ended.stderr}"
@@ -176,7 +185,7 @@ def test_from_a_folder(
     on: Mapping[Node, Machine],
     foreign: Mapping[str, str],
 ) -> None:
-    assert_right_file_everywhere(index_lines(folder_server), client, on, foreign)
+    assert_right_file_everywhere(index_lines(folder_server), client, on, foreign, both=True)
 
 
 @pytest.fixture(scope="module")
@@ -261,16 +270,34 @@ def test_from_pypiserver(
 
 
 @pytest.fixture(scope="module")
-def devpi_lines(
-    server_lines: Callable[[Mapping[Node, str]], Lines], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Lines]:
-    """A devpi with an index for each node."""
+def devpi_urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[Node, str]]:
+    """A devpi with an index for each node, where a file never changes."""
     with running_devpi(tmp_path_factory.mktemp("devpi")) as devpi:
-        yield server_lines({node: devpi.make_index(f"for{place}") for place, node in enumerate(NODES)})
+        yield {node: devpi.make_index(f"for{place}") for place, node in enumerate(NODES)}
+
+
+@pytest.fixture(scope="module")
+def devpi_lines(server_lines: Callable[[Mapping[Node, str]], Lines], devpi_urls: Mapping[Node, str]) -> Lines:
+    return server_lines(devpi_urls)
 
 
 def test_from_devpi(devpi_lines: Lines, client: Client, on: Mapping[Node, Machine], foreign: Mapping[str, str]) -> None:
     assert_right_file_everywhere(devpi_lines, client, on, foreign)
+
+
+def test_devpi_keeps_the_bytes_it_has(
+    devpi_lines: Lines, devpi_urls: Mapping[Node, str], workspace: Workspace, tmp_path: Path
+) -> None:
+    node = NODES[0]
+    address = ServerAddress.parse(devpi_urls[node])
+    rebuilt = shelve(tmp_path, node.right, "2.11", extra="rebuilt = True\n")
+    with pytest.raises(PublishError, match="other bytes under a name") as caught:
+        upload([rebuilt], address, node.machines, workspace)
+    published = devpi_lines(node).url.partition("#sha256=")[2]
+    assert published in str(caught.value)
+    assert rebuilt.record.wheel.sha256 in str(caught.value)
+    with open_server(address, workspace) as server, pytest.raises(PublishError, match="status code 409"):
+        server.send(rebuilt.path)
 
 
 def test_the_foreign_index_would_be_taken_by_other_lines(
@@ -322,3 +349,15 @@ def test_every_page_leads_its_machines_to_the_right_file_without_a_version(
     for node in NODES:
         ended = on[node].run(f"{program} {index_lines(folder_server)(node).index} fa3-fwd", client, {})
         assert (ended.returncode, on[node].installed()) == (0, node.right), ended.stderr
+
+
+def test_pages_in_json_lead_to_the_right_file(
+    site: Path, index_lines: Callable[[str], Lines], client: Client, on: Mapping[Node, Machine]
+) -> None:
+    """Pip from 22.2 on and uv read them; an older pip says that there is nothing."""
+    program = f"{'uv ' * (client.kind == 'uv')}pip install --no-deps --index-url"
+    reads = client.name not in [f"pip-{version}" for version in HTML_ONLY]
+    with running_json_folder(site) as url:
+        for node in NODES[:2]:
+            ended = on[node].run(f"{program} {index_lines(url)(node).index} fa3-fwd=={node.right}", client, {})
+            assert on[node].installed() == (node.right if reads else None), ended.stderr

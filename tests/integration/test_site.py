@@ -160,6 +160,14 @@ def test_copying(browser: Browser, address: str, host: str) -> None:
         expect(page.locator("#answer button.done")).to_have_count(0)
 
 
+def test_the_doctors_line_is_for_this_index(browser: Browser, address: str) -> None:
+    root = address.rstrip("/")
+    with opened(browser, address) as page:
+        page.get_by_role("button", name="Copy the doctor line", exact=True).click()
+        expect(page.locator("#said")).to_have_text("The doctor line is copied.")
+        assert paste(page) == f"curl -fsSO {root}/doctor.py && python3 doctor.py --index {root}"
+
+
 def test_copying_where_no_clipboard_is_to_be_had_selects_the_line(browser: Browser, address: str) -> None:
     with opened(browser, address.replace("127.0.0.1", "index.test")) as page:
         page.evaluate("document.execCommand = () => false")
@@ -262,6 +270,7 @@ def test_by_keyboard_alone(browser: Browser, address: str) -> None:
         assert page.evaluate(focused) == "Commands and evidence of fa3-fwd 3.0.0+cu130"
         assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
         page.keyboard.press("Enter")
+        expect(page.locator("tbody.package button")).to_have_count(3)
         page.keyboard.press("Tab")
         assert page.evaluate(focused) == "Copy the pip line"
         page.locator("input[name=cuda]:checked").focus()

@@ -5,6 +5,7 @@ import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from hopperforge.index.whole import CATALOG_NAME, index_files
 from hopperforge.model.record import Record, ServedCell, WheelFacts
 from hopperforge.model.versions import CudaVersion, PythonVersion, ToolkitVersion, TorchVersion
 from hopperforge.model.wheel import GateResult
+from hopperforge.provenance.envelope import sign
+from hopperforge.provenance.keys import make_key_pair, read_signer
+from hopperforge.provenance.statement import make_statement
 from hopperforge.report import Recorder
 from hopperforge.stages.parcels import from_wheelhouse
 from hopperforge.stages.publish import Parcel
@@ -105,6 +109,14 @@ def record_of(path: Path, version: str = STABLE, *, proven: bool = True, **chang
 def write_record(path: Path, made: Record) -> None:
     """Put a record beside a wheel."""
     path.with_name(path.name + ".json").write_bytes(made.to_json())
+
+
+def signature_over(path: Path) -> bytes:
+    """Sign the record beside a wheel with a key made for it: no two are the same."""
+    private, _ = make_key_pair("zoo", now=datetime(2026, 11, 27, tzinfo=UTC), days=1)
+    data = path.with_name(path.name + ".json").read_bytes()
+    signer = read_signer(private, "key")
+    return sign(make_statement(Record.from_json(data, "record"), data, key_id=signer.public_key.keyid), signer)
 
 
 def project(root: Path) -> Project:

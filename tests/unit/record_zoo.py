@@ -9,8 +9,10 @@ from hopperforge.model.record import (
     ImageFacts,
     PackFacts,
     Record,
+    Reproduction,
     ServedCell,
     SourceFacts,
+    ToolFacts,
     ToolkitFacts,
     UnitFacts,
     WheelFacts,
@@ -49,6 +51,8 @@ PACK = PackFacts(
         ),
     ),
 )
+
+REPRODUCTION = Reproduction(created="2026-11-22T07:00:00Z", machine="x86_64, 16 cores", engine="podman", by="ann")
 
 
 def record(**changes: Any) -> Record:
@@ -102,8 +106,12 @@ def record(**changes: Any) -> Record:
             flags=("-O3", "-DX=\u201cy\u201d"),
             tools={"setuptools": "84.2.1"},
         ),
+        "licences": {"LICENSE": "0c" * 32, "LICENSE.cuda.txt": "0d" * 32},
+        "sbom": "0e" * 32,
         "gates": GATES,
         "gpu": None,
+        "reproduced": (REPRODUCTION,),
+        "made_by": ToolFacts(version="0.1.0", commit="c0" * 20, clean=True),
         "timings": {"kernels": 93.25, "front": 6},
         "created": "2026-11-21T07:00:00Z",
     }

@@ -83,6 +83,12 @@ def test_a_package_without_record_cannot_be_judged(tmp_path: Path) -> None:
     assert any("it has no RECORD of its files" in what for what in troubles(tmp_path))
 
 
+def test_what_a_broken_installation_left_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "~a3_fwd-3.0.0.dist-info").mkdir()
+    (tmp_path / "fa3_fwd-3.0.0.dist-info").mkdir()
+    assert packages(tmp_path) == ()
+
+
 def test_two_packages_of_the_same_file_are_found(tmp_path: Path) -> None:
     distribution(tmp_path, "flash-attn-3", "3.0.0b1", {"flash_attn_interface.py": b"3"})
     distribution(tmp_path, "flash-attn", "2.8.3", {"flash_attn_interface.py": b"2"})

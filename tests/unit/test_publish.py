@@ -21,9 +21,10 @@ from tests.unit.publish_zoo import (
     parcels,
     record_of,
     shelve,
+    signature_over,
     write_record,
 )
-from tests.unit.record_zoo import record
+from tests.unit.record_zoo import REPRODUCTION, record
 
 from hopperforge.config.project import Project, load_project
 from hopperforge.errors import InputError, PublishError, StorageError
@@ -248,17 +249,41 @@ def test_a_signature_is_beside_its_wheel_and_may_be_made_anew(
 ) -> None:
     (path,) = house.glob("*cu130*.whl")
     signature = path.with_name(path.name + ".dsse.json")
-    signature.write_text('{"payload": "a"}')
+    signature.write_bytes(signature_over(path))
     publish(target, parcels(house, facts))
     bound, signed = catalog_of(target).packages
     assert (bound.attested, signed.attested) == (False, True)
     assert fetched(target, f"{signed.path}.dsse.json") == signature.read_bytes()
-    signature.write_text('{"payload": "b"}')
+    signature.write_bytes(signature_over(path))
     publish(target, parcels(house, facts))
-    assert fetched(target, f"{signed.path}.dsse.json") == b'{"payload": "b"}'
+    assert fetched(target, f"{signed.path}.dsse.json") == signature.read_bytes()
     signature.unlink()
     publish(target, parcels(house, facts))
     assert catalog_of(target).packages[1].attested
+
+
+def test_a_signature_that_is_not_over_the_record_in_the_pool_is_neither_put_there_nor_shown(
+    house: Path, target: FolderTarget, facts: Project
+) -> None:
+    (path,) = house.glob("*cu130*.whl")
+    signature = path.with_name(path.name + ".dsse.json")
+    signature.write_bytes(signature_over(path))
+    publish(target, parcels(house, facts))
+    signature.unlink()
+    # whoever joins more to the record takes the proof from the signature
+    later = replace(REPRODUCTION, by="eve")
+    before = Record.from_json(path.with_name(path.name + ".json").read_bytes(), "record")
+    write_record(path, before.with_reproduction(later))
+    publish(target, parcels(house, facts))
+    grown = catalog_of(target).packages[1]
+    assert (grown.attested, grown.reproduced) == (False, (str(REPRODUCTION), str(later)))
+    # and one over what the record was before is refused
+    write_record(path, before)
+    signature.write_bytes(signature_over(path))
+    with pytest.raises(PublishError, match="is not over the record that") as caught:
+        publish(target, parcels(house, facts))
+    assert caught.value.hint is not None
+    assert "sign it, and publish again" in caught.value.hint
 
 
 def test_a_bill_of_materials_in_a_wheel_is_noted(tmp_path: Path, target: FolderTarget, facts: Project) -> None:
@@ -340,7 +365,7 @@ def test_promoted_packages_are_the_same_and_came_later(
     house: Path, target: FolderTarget, tmp_path: Path, facts: Project
 ) -> None:
     (path,) = house.glob("*cu130*.whl")
-    path.with_name(path.name + ".dsse.json").write_text("{}")
+    path.with_name(path.name + ".dsse.json").write_bytes(signature_over(path))
     publish(target, parcels(house, facts))
     production = FolderTarget(tmp_path / "production")
     publish(production, promoted(target))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.record_zoo import PACK, record
+from tests.unit.record_zoo import PACK, REPRODUCTION, record
 
 from hopperforge.errors import InputError
 from hopperforge.model.cell import AbiClass, Accepted, Cell
@@ -62,7 +62,7 @@ def test_round_trip_of_any_values(
 
 def test_json_is_written_for_people_with_versions_as_text() -> None:
     text = record().to_json().decode()
-    assert text.startswith('{\n  "format": 2,\n  "name": "fa3-fwd",\n  "version": "3.0.0+cu130",\n')
+    assert text.startswith('{\n  "format": 3,\n  "name": "fa3-fwd",\n  "version": "3.0.0+cu130",\n')
     assert text.endswith("}\n")
     plain = json.loads(text)
     assert plain["cells"][0]["torch"] == "2.10"
@@ -81,6 +81,7 @@ def _paths(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | int
         ("fingerprint",),
         ("tools",),
         ("timings",),
+        ("licences",),
     ):
         return []
     return [found for key, item in value.items() for found in ((*path, key), *_paths(item, (*path, key)))]
@@ -130,11 +131,38 @@ def test_each_unknown_field_is_named(where: tuple[str | int, ...]) -> None:
 
 
 def test_record_of_another_format_is_refused() -> None:
-    assert _refused(PLAIN | {"format": 3}).detail == ("format: Input should be 2",)
+    assert _refused(PLAIN | {"format": 4}).detail == ("format: Input should be 3",)
+
+
+def _of_format_2() -> Any:
+    plain = json.loads(record().to_json())
+    for field in ("licences", "sbom", "reproduced", "made_by"):
+        del plain[field]
+    return plain | {"format": 2}
+
+
+OLD: dict[str, Any] = {"licences": {}, "sbom": None, "reproduced": (), "made_by": None}
+
+
+def test_record_of_format_2_is_read_as_one_without_a_bill_of_materials() -> None:
+    assert Record.from_json(json.dumps(_of_format_2()).encode(), "a.whl.json") == record(**OLD)
+
+
+@pytest.mark.parametrize("number", [True, 1.0, 2.0, "2", None])
+def test_record_of_no_format_at_all_is_refused(number: Any) -> None:
+    assert _refused(_of_format_2() | {"format": number}).detail[0].startswith("format: ")
+
+
+def test_a_rebuild_is_named_once() -> None:
+    once = record(reproduced=()).with_reproduction(REPRODUCTION)
+    assert once == record()
+    assert once.with_reproduction(REPRODUCTION) == once
+    assert str(REPRODUCTION) == "2026-11-22, x86_64, 16 cores, podman, by ann"
+    assert str(dataclasses.replace(REPRODUCTION, by=None)) == "2026-11-22, x86_64, 16 cores, podman"
 
 
 def _of_format_1() -> Any:
-    plain = json.loads(record().to_json())
+    plain = _of_format_2()
     plain["format"] = 1
     for unit in plain["pack"]["units"]:
         del unit["sources"]
@@ -143,10 +171,10 @@ def _of_format_1() -> Any:
 
 def test_record_of_format_1_is_read_with_the_one_source_each_unit_had() -> None:
     units = [dataclasses.replace(unit, sources=(unit.path,)) for unit in PACK.units]
-    expected = record(pack=dataclasses.replace(PACK, units=tuple(units)))
+    expected = record(pack=dataclasses.replace(PACK, units=tuple(units)), **OLD)
     assert Record.from_json(json.dumps(_of_format_1()).encode(), "a.whl.json") == expected
     without = json.dumps(_of_format_1() | {"pack": None, "kernels": "inline"}).encode()
-    assert Record.from_json(without, "a.whl.json") == record(pack=None, kernels=Kernels.INLINE)
+    assert Record.from_json(without, "a.whl.json") == record(pack=None, kernels=Kernels.INLINE, **OLD)
 
 
 def test_record_of_format_1_is_held_to_the_rest_as_strictly() -> None:

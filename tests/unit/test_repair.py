@@ -15,6 +15,7 @@ from hopperforge.stages.elf import newest_versions, read_library
 from hopperforge.stages.repair import repair
 from hopperforge.stages.wheel_archive import make_record, read_wheel, write_wheel
 
+SBOM = f"{zoo.INFO}/sboms/fa3_fwd.cdx.json"
 NEEDED = ("libtorch_cpu.so", "libc10.so")
 # memcpy@GLIBC_2.14 is what sets the tag: on every glibc this links against, with no newer symbol beside it
 OLD = """
@@ -25,7 +26,9 @@ extern "C" void* PyInit__C(void* a, void* b, unsigned long n) { return memcpy(a,
 
 def _repaired(folder: Path, raw: Path, needed: tuple[str, ...] = NEEDED) -> RepairedWheel:
     workspace = zoo.workspace(folder)
-    return repair(RawWheel(path=raw), needed=frozenset(needed), epoch=zoo.EPOCH, workspace=workspace, work=folder)
+    return repair(
+        RawWheel(path=raw), needed=frozenset(needed), epoch=zoo.EPOCH, sbom=b"{}", workspace=workspace, work=folder
+    )
 
 
 def test_tag_comes_from_the_symbols_and_nothing_is_packed_in(tmp_path: Path) -> None:
@@ -35,7 +38,8 @@ def test_tag_comes_from_the_symbols_and_nothing_is_packed_in(tmp_path: Path) -> 
     assert repaired.path.name == f"fa3_fwd-{zoo.VERSION}-cp39-abi3-manylinux2014_x86_64.manylinux_2_17_x86_64.whl"
     wheel = read_wheel(repaired.path)
     assert wheel.files[zoo.LIBRARY] == library
-    assert set(wheel.files) == set(zoo.files())
+    assert set(wheel.files) == {*zoo.files(), SBOM}
+    assert wheel.files[SBOM] == b"{}"
     assert "Tag: cp39-abi3-manylinux_2_17_x86_64" in wheel.text("WHEEL").splitlines()
 
 
@@ -43,7 +47,7 @@ def test_report_names_the_symbol_that_set_the_tag(tmp_path: Path) -> None:
     library = zoo.library(OLD, "-fno-builtin")
     workspace = zoo.workspace(tmp_path)
     raw = RawWheel(path=zoo.write(tmp_path / "raw", zoo.files({zoo.LIBRARY: library})))
-    repair(raw, needed=frozenset(), epoch=zoo.EPOCH, workspace=workspace, work=tmp_path)
+    repair(raw, needed=frozenset(), epoch=zoo.EPOCH, sbom=b"", workspace=workspace, work=tmp_path)
     assert isinstance(workspace.reporter, Recorder)
     assert any("GLIBC_2.14 (memcpy)" in note for note in workspace.reporter.notes)
 
@@ -66,6 +70,7 @@ def test_archive_is_sorted_dated_and_ends_with_a_true_record(tmp_path: Path) -> 
         "fa3_fwd/__init__.py",
         f"{zoo.INFO}/METADATA",
         f"{zoo.INFO}/WHEEL",
+        SBOM,
         f"{zoo.INFO}/RECORD",
     ]
     assert {member.date_time for member in members} == {(2023, 11, 14, 22, 13, 20)}
@@ -117,7 +122,7 @@ def test_no_half_made_wheel_stays_behind(tmp_path: Path) -> None:
     work.mkdir()
     raw = RawWheel(path=zoo.write(tmp_path / "raw", zoo.files({zoo.LIBRARY: None})))
     with pytest.raises(RepairError):
-        repair(raw, needed=frozenset(), epoch=0, workspace=zoo.workspace(tmp_path), work=work)
+        repair(raw, needed=frozenset(), epoch=0, sbom=b"", workspace=zoo.workspace(tmp_path), work=work)
     assert list(work.iterdir()) == []
 
 

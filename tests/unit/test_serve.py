@@ -27,6 +27,7 @@ def index(tmp_path: Path) -> Path:
         "index.html": "<title>people</title>",
         "packages.json": "{}",
         "doctor.py": "print()",
+        "cu124/torch2.9/constraints.txt": "",
         "cu124/simple/fa3-fwd/index.html": "<title>pip</title>",
         "cu124/simple/fa3-fwd/index.json": '{"name": "fa3-fwd"}',
         f"{WHEEL}.metadata": "Name: fa3_fwd",
@@ -62,6 +63,7 @@ def test_files_are_sent_with_their_types(index: Path) -> None:
     types = {
         "/": "text/html; charset=utf-8",
         "/packages.json": "application/json",
+        "/cu124/torch2.9/constraints.txt": "text/plain; charset=utf-8",
         "/doctor.py": "text/x-python; charset=utf-8",
         f"/{WHEEL.replace('+', '%2B')}": "application/octet-stream",
         f"/{WHEEL.replace('+', '%2B')}.metadata": "text/plain; charset=utf-8",

@@ -71,7 +71,7 @@ def test_a_row_has_every_value() -> None:
         "2026-11-22",
         "reproduced by 2",
         "the same bytes were made by another lab, a third",
-        "in the folder sboms of its dist-info",
+        "unzip -p fa3_fwd-3.0.0+cu130-cp39-abi3-manylinux_2_28_x86_64.whl '*.dist-info/sboms/*'",
         "heads 16 head_dim 128 bfloat16",
         "4 \u00d7 4096, causal",
         "torch 2.9 (CUDA 13.0), 2.11 (CUDA 13.0); Python 3.12",
@@ -86,6 +86,7 @@ def test_a_row_has_every_value() -> None:
         "wheel": wheel,
         "record": f"{wheel}.json",
         "signature": f"{wheel}.dsse.json",
+        "SBOM": f"#{row.attributes['id']}",
         "cu130": "cu130/simple/",
     }
 
@@ -94,7 +95,7 @@ def test_what_is_not_proven_is_said() -> None:
     gates = (EntryGate(name="metadata", passed=True), EntryGate(name="size", passed=False))
     (row,) = packages(page(entry(gpu=None, unproven=True, gates=gates, platform_tags=("linux_x86_64",))))
     text = row.text
-    for said in ("Unproven published although", "1 gate failed", "1 of 2", "not yet", "not reproduced", "not signed"):
+    for said in ("Unproven published although", "1 gate failed", "1 of 2", "not yet", "not reproduced", "unsigned"):
         assert said in text, said
     assert "size : failed" in text
     assert "glibc not known" in text

@@ -163,6 +163,7 @@ MUST_MISS: Mapping[str, Callable[[Path], str]] = {
     "another switch that changes it": lambda root: key(root, arguments=defines("LOCAL", "HDIM64")),
     "a flag": lambda root: key(root, arguments=(*defines("LOCAL"), "-O2")),
     "another architecture": lambda root: key(root, arguments=(*defines("LOCAL"), "-gencode", "arch=compute_80")),
+    "compressed machine code": lambda root: key(root, arguments=(*defines("LOCAL"), "-Xfatbin", "-compress-all")),
     "ptxas alone": lambda root: key(root, toolkit=replace(TOOLKIT, fingerprint={"nvcc": "1", "ptxas": "2"})),
     "nvcc": lambda root: key(root, toolkit=replace(TOOLKIT, fingerprint={"nvcc": "2", "ptxas": "1"})),
     "the host compiler": lambda root: key(root, compiler=replace(COMPILER, fingerprint={"driver": "2"})),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from tests.unit import wheel_zoo as zoo
+from tests.unit.proof_zoo import contents, licensed
 
 from hopperforge.errors import GateError
 from hopperforge.model.cell import AbiClass, Build
@@ -14,6 +15,7 @@ from hopperforge.model.recipe import Cudart, PackageNames, Recipe
 from hopperforge.model.request import Kernels
 from hopperforge.model.versions import ToolkitVersion, TorchVersion
 from hopperforge.model.wheel import GateResult, RawWheel, RepairedWheel
+from hopperforge.provenance.sbom import make_sbom
 from hopperforge.stages.repair import repair
 from hopperforge.stages.verify import private_texts, verify
 
@@ -56,9 +58,14 @@ def _build() -> Build:
 
 def _repaired(folder: Path, changes: Mapping[str, bytes | None] | None = None) -> RepairedWheel:
     library = zoo.library(zoo.NEWER, needed=tuple(sorted(NEEDED)), device_code="sm_90a.fatbin")
-    raw = zoo.write(folder / "raw", zoo.files({zoo.LIBRARY: library, **(changes or {})}))
+    raw = zoo.write(folder / "raw", zoo.files(licensed({zoo.LIBRARY: library, **(changes or {})})))
     return repair(
-        RawWheel(path=raw), needed=NEEDED, epoch=zoo.EPOCH, workspace=zoo.workspace(folder), work=folder / "work"
+        RawWheel(path=raw),
+        needed=NEEDED,
+        epoch=zoo.EPOCH,
+        sbom=make_sbom(contents()),
+        workspace=zoo.workspace(folder),
+        work=folder / "work",
     )
 
 
@@ -66,17 +73,26 @@ def test_good_wheel_passes_every_gate(tmp_path: Path) -> None:
     repaired = _repaired(tmp_path)
     proof = GateResult(name="import with torch 2.9", passed=True, detail="it imports")
     verified = verify(
-        repaired, build=_build(), requires=zoo.REQUIRES, workspace=zoo.workspace(tmp_path), proofs=(proof,)
+        repaired,
+        build=_build(),
+        driver="580.65.06",
+        requires=zoo.REQUIRES,
+        contents=contents(),
+        workspace=zoo.workspace(tmp_path),
+        proofs=(proof,),
     )
     assert [result.name for result in verified.gates] == [
         "metadata",
         "record",
+        "sbom",
+        "licences",
         "bundled",
         "needed",
         "exports",
         "runpath",
         "paths",
         "size",
+        "compression",
         "platform-tag",
         "abi3",
         "architectures",
@@ -100,13 +116,17 @@ def test_every_failed_gate_is_named_at_once_and_the_wheel_kept(tmp_path: Path) -
         verify(
             repaired,
             build=_build(),
+            driver="580.65.06",
             requires=("torch==2.8.*",),
+            contents=contents(version="3.0.0"),
             workspace=zoo.workspace(tmp_path),
             floor="manylinux_2_5_x86_64",
             proofs=(proof,),
         )
-    assert "failed 6 of 12 gates: metadata, needed, exports, paths, architectures, import" in caught.value.sentence
-    assert caught.value.detail[1] == "needed: DT_NEEDED lacks libtorch_cpu.so"
+    assert (
+        "failed 7 of 15 gates: metadata, sbom, needed, exports, paths, architectures, import" in caught.value.sentence
+    )
+    assert caught.value.detail[2] == "needed: DT_NEEDED lacks libtorch_cpu.so"
     kept = tmp_path / "cache" / "refused" / repaired.path.name
     assert caught.value.detail[-1] == f"the wheel is kept: {kept}"
     assert kept.read_bytes() == repaired.path.read_bytes()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.record_zoo import GATES, record
+from tests.unit.record_zoo import GATES, REPRODUCTION, record
 
 from hopperforge.errors import GateError, InputError, SmokeError
 from hopperforge.model.record import Record
@@ -289,3 +289,15 @@ def test_writers_wait_for_each_other(tmp_path: Path) -> None:
     assert waiting.notes == [f"waiting for another run in {tmp_path / 'house'}"]
     assert house.find(KEY) is not None
     assert reporter.warnings == []
+
+
+def test_a_rebuild_joins_the_record_and_stays_when_the_same_bytes_are_put_in_again(tmp_path: Path) -> None:
+    house, _ = _house(tmp_path)
+    wheel = _wheel(tmp_path / "work")
+    house.add(wheel, _record(wheel, reproduced=()))
+    assert house.join_reproduction(wheel.sha256, REPRODUCTION).reproduced == (REPRODUCTION,)
+    assert house.add(wheel, _record(wheel, reproduced=())).record.reproduced == (REPRODUCTION,)
+    other = _wheel(tmp_path / "other", b"other bytes")
+    assert house.add(other, _record(other, reproduced=())).record.reproduced == ()
+    with pytest.raises(InputError, match="has the sha256"):
+        house.join_reproduction("00" * 32, REPRODUCTION)

@@ -191,6 +191,10 @@ def _origins(tree: Tree) -> Found:
         for origin in pin.elements("origins"):
             if origin.string("kind") == "sdist":
                 yield from _file_name(origin)
+        for licence in pin.elements("licences"):
+            archive = licence.get("archive")
+            if archive is not None:
+                yield from _file_name(archive)
 
 
 def _recipe(file: str, tree: Tree, pins: Collection[str]) -> Found:

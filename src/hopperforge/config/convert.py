@@ -14,21 +14,20 @@ from hopperforge.config.files import (
     MatrixFile,
     MergeShape,
     PinnedWheel,
-    PinShape,
     ProfileShape,
     RecipeFile,
     RedistShape,
     RegistryBaseShape,
-    SdistShape,
     ToolkitShape,
     TorchShape,
 )
+from hopperforge.config.files_upstream import LicenceShape, PinShape, SdistShape
 from hopperforge.model.image import DebianBase, ImageFacts, RegistryBase
 from hopperforge.model.matrix import CiCell, Exclusion, Matrix, TorchFact
 from hopperforge.model.profile import Budget, Profile
 from hopperforge.model.recipe import Cudart, MergeRule, PackageNames, Promise, Recipe
 from hopperforge.model.toolkit import DebianPackage, PinnedFile, Redist, ToolkitFact, ToolkitOrigin
-from hopperforge.model.upstream import GitOrigin, SdistOrigin, UpstreamPin
+from hopperforge.model.upstream import GitOrigin, Licence, SdistOrigin, UpstreamPin
 from hopperforge.model.versions import CudaVersion, PythonVersion, ToolkitVersion, TorchVersion
 
 _MEGABYTE = 10**6
@@ -65,6 +64,7 @@ def _toolkits(cuda: CudaVersion, shape: ToolkitShape) -> Iterator[ToolkitFact]:
         release=shape.release,
         driver=shape.driver,
         gcc_max=shape.gcc_max,
+        compress=tuple(shape.compress),
         origins=tuple(ToolkitOrigin(origin) for origin in shape.origins),
         wheels=tuple(_wheel(wheel) for wheel in shape.wheels),
         debian=tuple(_debian(package) for package in shape.debian),
@@ -184,6 +184,16 @@ def to_pin(name: str, shape: PinShape) -> UpstreamPin:
             else GitOrigin(url=origin.url)
             for origin in shape.origins
         ),
+        licences=tuple(_licence(licence) for licence in shape.licences),
+    )
+
+
+def _licence(shape: LicenceShape) -> Licence:
+    found = shape.archive
+    return Licence(
+        path=shape.path,
+        sha256=shape.sha256,
+        archive=PinnedFile(project=found.project, filename=found.filename, sha256=found.sha256) if found else None,
     )
 
 

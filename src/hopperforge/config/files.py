@@ -14,54 +14,53 @@ from hopperforge.model.image import SYSTEM_PATH
 WORDING: Final[dict[str, str]] = {}
 
 
-def _worded(pattern: str, wording: str) -> str:
+def worded(pattern: str, wording: str) -> str:
+    """Note how a string that does not match `pattern` is described; gives the pattern."""
     WORDING[pattern] = wording
     return pattern
 
 
-_VERSION = _worded(r"^(0|[1-9][0-9]?)\.(0|[1-9][0-9]?)$", 'is not a version of major and minor, such as "13.0"')
-_TOOLKIT = _worded(
+_VERSION = worded(r"^(0|[1-9][0-9]?)\.(0|[1-9][0-9]?)$", 'is not a version of major and minor, such as "13.0"')
+_TOOLKIT = worded(
     r"^(0|[1-9][0-9]?)\.(0|[1-9][0-9]?)(\+ptxas(0|[1-9][0-9]?)\.(0|[1-9][0-9]?))?$",
     'is not a toolkit, such as "13.0" or "12.4+ptxas12.9"',
 )
-_RELEASE = _worded(r"^[0-9]+(\.[0-9]+){2}$", 'is not a full release, such as "13.0.88"')
-_DRIVER = _worded(r"^[0-9]+(\.[0-9]+){1,2}$", 'is not a driver version, such as "580.65.06"')
-_SHA256 = _worded(r"^[0-9a-f]{64}$", "is not a sha256: 64 digits of 0-9 and a-f")
-_SHA1 = _worded(r"^[0-9a-f]{40}$", "is not a git hash: 40 digits of 0-9 and a-f")
-_SWITCH = _worded(r"^(DISABLE|ENABLE)_[A-Z0-9]+$", "is not a switch, such as DISABLE_PAGEDKV")
-_ARCHITECTURE = _worded(r"^sm_[0-9]+[af]?$", "is not a GPU architecture, such as sm_90a")
-_SIZE = _worded(r"^[0-9]+(\.[0-9]+)? MB$", 'is not a size, such as "27.6 MB"')
-_PLATFORM = _worded(r"^[a-z]+_[a-z0-9_]+$", "is not a platform, such as linux_x86_64")
-_NAME = _worded(r"^[a-z0-9]+(-[a-z0-9]+)*$", "is not a name of small letters, digits and single hyphens")
-_PIN = _worded(r"^[A-Za-z0-9][A-Za-z0-9._-]*$", "is not a pin name: letters, digits, dots and hyphens")
-_MODULE = _worded(r"^[a-z_][a-z0-9_]*$", "is not a Python name in small letters")
-_PROJECT = _worded(r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$", "is not the name of a project on a package index")
-_PACKAGE_VERSION = _worded(r"^[0-9]+(\.[0-9]+)*$", 'is not a plain version, such as "3.0.0"')
-_LIBRARY = _worded(r"^lib[A-Za-z0-9_+.-]+\.so(\.[0-9]+)*$", "is not a shared library, such as libc10.so")
-_WHEEL = _worded(r"^[A-Za-z0-9_.+-]+\.whl$", "is not the file name of a wheel")
-_SDIST = _worded(r"^[A-Za-z0-9_.+-]+\.tar\.gz$", "is not the file name of a .tar.gz source distribution")
-_FOLDER = _worded(
+_RELEASE = worded(r"^[0-9]+(\.[0-9]+){2}$", 'is not a full release, such as "13.0.88"')
+_DRIVER = worded(r"^[0-9]+(\.[0-9]+){1,2}$", 'is not a driver version, such as "580.65.06"')
+_SHA256 = worded(r"^[0-9a-f]{64}$", "is not a sha256: 64 digits of 0-9 and a-f")
+_SHA1 = worded(r"^[0-9a-f]{40}$", "is not a git hash: 40 digits of 0-9 and a-f")
+_SWITCH = worded(r"^(DISABLE|ENABLE)_[A-Z0-9]+$", "is not a switch, such as DISABLE_PAGEDKV")
+_ARCHITECTURE = worded(r"^sm_[0-9]+[af]?$", "is not a GPU architecture, such as sm_90a")
+_SIZE = worded(r"^[0-9]+(\.[0-9]+)? MB$", 'is not a size, such as "27.6 MB"')
+_PLATFORM = worded(r"^[a-z]+_[a-z0-9_]+$", "is not a platform, such as linux_x86_64")
+_NAME = worded(r"^[a-z0-9]+(-[a-z0-9]+)*$", "is not a name of small letters, digits and single hyphens")
+_PIN = worded(r"^[A-Za-z0-9][A-Za-z0-9._-]*$", "is not a pin name: letters, digits, dots and hyphens")
+_MODULE = worded(r"^[a-z_][a-z0-9_]*$", "is not a Python name in small letters")
+_PROJECT = worded(r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$", "is not the name of a project on a package index")
+_PACKAGE_VERSION = worded(r"^[0-9]+(\.[0-9]+)*$", 'is not a plain version, such as "3.0.0"')
+_LIBRARY = worded(r"^lib[A-Za-z0-9_+.-]+\.so(\.[0-9]+)*$", "is not a shared library, such as libc10.so")
+_WHEEL = worded(r"^[A-Za-z0-9_.+-]+\.whl$", "is not the file name of a wheel")
+_FOLDER = worded(
     r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*(/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*$", "is not a folder below the root, such as a/b"
 )
-_FILE = _worded(
+_FILE = worded(
     r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*$", "is not a file below the root, such as a/b.txt"
 )
-_POOL = _worded(
+_POOL = worded(
     r"^pool(/[a-z0-9][a-z0-9.+~_-]*)+\.deb$",
     "is not a package in a Debian mirror, such as pool/main/h/hello/hello_1.deb",
 )
-_COMPONENT = _worded(r"^[a-z][a-z0-9_]*$", "is not a component of NVIDIA's manifests, such as cuda_nvcc")
-_MANIFEST = _worded(r"^https://\S+/[A-Za-z0-9_.-]+\.json$", "is not the https address of a JSON file")
-_IMAGE = _worded(r"^[a-z0-9][a-z0-9._:/@-]*$", "is not the name of a container image")
-_URL = _worded(r"^https://\S+$", "is not an https address")
-_TAG = _worded(r"^manylinux_2_[0-9]+_(x86_64|aarch64)$", "is not a platform tag, such as manylinux_2_28_x86_64")
-_IMAGE = _worded(r"^[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)+$", "is not a container image, such as quay.io/pypa/name")
-_SEARCH = _worded(r"^/[^:\s]*(:/[^:\s]*)*$", "is not a PATH of whole folder names, such as /usr/bin:/bin")
-_DATED = _worded(r"^[0-9]{4}[.-]?[0-9]{2}[.-]?[0-9]{2}[A-Za-z0-9.-]*$", "is not a dated tag, such as 2026.10.21-1")
-_PACKAGE = _worded(r"^[a-z0-9][a-z0-9+.-]+$", "is not the name of a Debian package")
-_UNITS = _worded(r"^[a-z0-9_*?!\[\]]+$", "is not a pattern of unit names, such as flash_fwd_*_sm90")
-_NAME_WORD = _worded(r"^[a-z0-9]+$", "is not a word of unit names: small letters and digits, such as packgqa")
-_SENTENCE = _worded(r"\S", "is blank")
+_COMPONENT = worded(r"^[a-z][a-z0-9_]*$", "is not a component of NVIDIA's manifests, such as cuda_nvcc")
+_MANIFEST = worded(r"^https://\S+/[A-Za-z0-9_.-]+\.json$", "is not the https address of a JSON file")
+_IMAGE = worded(r"^[a-z0-9][a-z0-9._:/@-]*$", "is not the name of a container image")
+_TAG = worded(r"^manylinux_2_[0-9]+_(x86_64|aarch64)$", "is not a platform tag, such as manylinux_2_28_x86_64")
+_IMAGE = worded(r"^[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)+$", "is not a container image, such as quay.io/pypa/name")
+_SEARCH = worded(r"^/[^:\s]*(:/[^:\s]*)*$", "is not a PATH of whole folder names, such as /usr/bin:/bin")
+_DATED = worded(r"^[0-9]{4}[.-]?[0-9]{2}[.-]?[0-9]{2}[A-Za-z0-9.-]*$", "is not a dated tag, such as 2026.10.21-1")
+_PACKAGE = worded(r"^[a-z0-9][a-z0-9+.-]+$", "is not the name of a Debian package")
+_UNITS = worded(r"^[a-z0-9_*?!\[\]]+$", "is not a pattern of unit names, such as flash_fwd_*_sm90")
+_NAME_WORD = worded(r"^[a-z0-9]+$", "is not a word of unit names: small letters and digits, such as packgqa")
+_SENTENCE = worded(r"\S", "is blank")
 
 Version = Annotated[str, Field(pattern=_VERSION)]
 ToolkitName = Annotated[str, Field(pattern=_TOOLKIT)]
@@ -88,11 +87,13 @@ Architectures = Annotated[
 Libraries = Annotated[list[Annotated[str, Field(pattern=_LIBRARY)]], Field(json_schema_extra=_DISTINCT)]
 
 
-class _Shape(BaseModel):
+class Shape(BaseModel):
+    """What every shape has in common: nothing is converted, and no key is unknown."""
+
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-class PinnedWheel(_Shape):
+class PinnedWheel(Shape):
     """A wheel on the package index, known by its sha256."""
 
     project: ProjectName
@@ -103,7 +104,7 @@ class PinnedWheel(_Shape):
     """What the file must hash to."""
 
 
-class DebianShape(_Shape):
+class DebianShape(Shape):
     """A package in the pool of Debian's mirrors, known by its sha256."""
 
     pool: Annotated[str, Field(pattern=_POOL)]
@@ -114,7 +115,7 @@ class DebianShape(_Shape):
     """The files taken out of it, and where each goes in the toolkit."""
 
 
-class RedistShape(_Shape):
+class RedistShape(Shape):
     """NVIDIA's redistributable archives of one release."""
 
     manifest: Annotated[str, Field(pattern=_MANIFEST)]
@@ -127,7 +128,7 @@ class RedistShape(_Shape):
     """The components a toolkit is put together from."""
 
 
-class ToolkitShape(_Shape):
+class ToolkitShape(Shape):
     """A CUDA toolkit."""
 
     release: Release
@@ -136,6 +137,8 @@ class ToolkitShape(_Shape):
     """The oldest NVIDIA driver for Linux that runs its code."""
     gcc_max: Annotated[int, Field(ge=1)]
     """The newest major version of gcc that nvcc accepts."""
+    compress: list[Annotated[str, Field(min_length=1)]] = []
+    """The words by which nvcc compresses machine code so that `driver` can read it."""
     origins: Annotated[
         list[Literal["system", "registry", "redist", "image"]], Field(min_length=1, json_schema_extra=_DISTINCT)
     ]
@@ -152,7 +155,7 @@ class ToolkitShape(_Shape):
     """Newer assemblers by their release, and the wheel with each: "12.9" makes the toolkit 12.4+ptxas12.9."""
 
 
-class TorchShape(_Shape):
+class TorchShape(Shape):
     """A release line of torch."""
 
     release: Release
@@ -171,14 +174,14 @@ class TorchShape(_Shape):
     """The oldest C++ standard that build's headers compile as."""
 
 
-class PlatformShape(_Shape):
+class PlatformShape(Shape):
     """A platform wheels are meant for."""
 
     declared_only: Sentence | None = None
     """Why nothing is built for it; left out where it is built."""
 
 
-class CiShape(_Shape):
+class CiShape(Shape):
     """A cell that the tests build and import."""
 
     cuda: ToolkitName
@@ -189,7 +192,7 @@ class CiShape(_Shape):
     """Where it is built."""
 
 
-class ExclusionShape(_Shape):
+class ExclusionShape(Shape):
     """A point of the matrix that must not be built; an omitted coordinate matches all."""
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 2})  # the reader's part is `checks`
@@ -204,7 +207,7 @@ class ExclusionShape(_Shape):
     """Why, in one sentence."""
 
 
-class MatrixFile(_Shape):
+class MatrixFile(Shape):
     """matrix.yaml: toolkits, torch releases and Pythons."""
 
     toolkits: Annotated[dict[Version, ToolkitShape], Field(min_length=1)]
@@ -225,7 +228,7 @@ class MatrixFile(_Shape):
     """Cells that the tests build and import beside the real torch."""
 
 
-class BudgetShape(_Shape):
+class BudgetShape(Shape):
     """Upper bounds of size; MB is 10^6 bytes."""
 
     wheel: Size
@@ -234,7 +237,7 @@ class BudgetShape(_Shape):
     """The shared library in it, unpacked."""
 
 
-class ProfileShape(_Shape):
+class ProfileShape(Shape):
     """What is compiled in."""
 
     summary: Sentence
@@ -247,7 +250,7 @@ class ProfileShape(_Shape):
     """The sizes a package must keep."""
 
 
-class PackageShape(_Shape):
+class PackageShape(Shape):
     """The names users meet."""
 
     distribution: ProjectName
@@ -262,7 +265,7 @@ class PackageShape(_Shape):
     """One line for the wheel's metadata."""
 
 
-class MergeShape(_Shape):
+class MergeShape(Shape):
     """Which sources are compiled together."""
 
     units: Annotated[str, Field(pattern=_UNITS)]
@@ -273,7 +276,7 @@ class MergeShape(_Shape):
     """The most sources of one unit; 1 keeps each by itself, whatever a later rule says."""
 
 
-class PromiseShape(_Shape):
+class PromiseShape(Shape):
     """What an import of the package must show, GPU or none."""
 
     operators: Annotated[list[Module], Field(min_length=1, json_schema_extra=_DISTINCT)]
@@ -284,7 +287,7 @@ class PromiseShape(_Shape):
     """What that function says, among other things, where there is no GPU."""
 
 
-class RecipeFile(_Shape):
+class RecipeFile(Shape):
     """recipes/<name>/recipe.yaml: what to build."""
 
     name: Name
@@ -309,53 +312,7 @@ class RecipeFile(_Shape):
     """Which sources are compiled together, by a name for the rule, in order; left out, each is compiled by itself."""
 
 
-class GitShape(_Shape):
-    """A git repository that holds the commit."""
-
-    kind: Literal["git"]
-    """git"""
-    url: Annotated[str, Field(pattern=_URL)]
-    """Where to clone from."""
-
-
-class SdistShape(_Shape):
-    """A source distribution on the package index that carries the source."""
-
-    kind: Literal["sdist"]
-    """sdist"""
-    project: ProjectName
-    """The project's name on the index."""
-    filename: Annotated[str, Field(pattern=_SDIST)]
-    """The file's whole name."""
-    sha256: Sha256
-    """What the file must hash to."""
-    folder: Folder
-    """Where in the archive, below its top folder, the source lies."""
-
-
-class PinShape(_Shape):
-    """A commit of upstream."""
-
-    commit: GitHash
-    """The full commit hash."""
-    epoch: Annotated[int, Field(ge=1)]
-    """SOURCE_DATE_EPOCH of everything built from it, in seconds."""
-    trees: Annotated[dict[Folder, GitHash], Field(min_length=1)]
-    """Folder to git tree hash, all files taken as mode 100644."""
-    origins: Annotated[list[Annotated[GitShape | SdistShape, Field(discriminator="kind")]], Field(min_length=1)]
-    """Where the source can be fetched, tried in this order."""
-
-
-class UpstreamFile(_Shape):
-    """flash-attention/upstream.yaml: pins and switches of Dao-AILab/flash-attention."""
-
-    pins: Annotated[dict[PinName, PinShape], Field(min_length=1)]
-    """Pins by name, which is also the name of the folder of their patch series."""
-    switches: Annotated[dict[Switch, Sentence], Field(min_length=1)]
-    """Upstream's feature switches, without prefix, and what each does."""
-
-
-class DebianBaseShape(_Shape):
+class DebianBaseShape(Shape):
     """A base made of Debian packages."""
 
     kind: Literal["debian"]
@@ -370,7 +327,7 @@ class DebianBaseShape(_Shape):
     """The newest platform tag that a wheel linked on it may have."""
 
 
-class RegistryBaseShape(_Shape):
+class RegistryBaseShape(Shape):
     """A base pulled from a container registry."""
 
     kind: Literal["registry"]
@@ -385,7 +342,7 @@ class RegistryBaseShape(_Shape):
     """The PATH on which its compiler and tools are."""
 
 
-class BasesFile(_Shape):
+class BasesFile(Shape):
     """image/bases.yaml: what builder images stand on, and the Python tools in every one."""
 
     default: Name

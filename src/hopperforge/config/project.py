@@ -8,7 +8,8 @@ from typing import Final
 
 from hopperforge.config.checks import check_bases, check_matrix, check_recipe, check_upstream
 from hopperforge.config.convert import to_images, to_matrix, to_pin, to_recipe
-from hopperforge.config.files import BasesFile, MatrixFile, RecipeFile, UpstreamFile
+from hopperforge.config.files import BasesFile, MatrixFile, RecipeFile
+from hopperforge.config.files_upstream import UpstreamFile
 from hopperforge.config.problems import Problem
 from hopperforge.config.shape import Shape, check_shape
 from hopperforge.config.tree import Tree, parse_tree

@@ -69,8 +69,8 @@ def make_entry(record: Record, metadata: bytes, publication: Publication) -> Ent
         yanked=publication.yanked,
         unproven=bool(unproven_reasons(record)),
         attested=publication.attested,
-        sbom=publication.sbom,
-        reproduced=publication.reproduced,
+        sbom=publication.sbom or record.sbom is not None,
+        reproduced=tuple(sorted({*publication.reproduced, *map(str, record.reproduced)})),
     )
 
 

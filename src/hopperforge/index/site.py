@@ -22,6 +22,8 @@ from hopperforge.index.served import Choices
 from hopperforge.index.site_chooser import make_chooser
 from hopperforge.index.site_rows import PLACEHOLDER, Row, best_first, make_rows, megabytes, scale_of
 
+DOCTOR: Final = f"curl -fsSO {PLACEHOLDER}/doctor.py && python3 doctor.py --index {PLACEHOLDER}"
+
 _FOLDER: Final = "data/site"
 
 
@@ -53,6 +55,7 @@ def site_pages(catalog: Catalog) -> Mapping[str, bytes]:
         features=_features(profiles),
         scale=scale_of(catalog),
         placeholder=PLACEHOLDER,
+        doctor=DOCTOR,
         style=Markup(style),  # noqa: S704 - our own file
         script=Markup(script),  # noqa: S704 - our own file
         policy=_policy(style, script),

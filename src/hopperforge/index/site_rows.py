@@ -3,6 +3,7 @@
 import functools
 import math
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -70,6 +71,11 @@ class Row:
     shelves: Markup
     gates: Markup
     cells: str
+
+    @property
+    def quoted_file(self) -> str:
+        """The file's name as a word of a shell."""
+        return shlex.quote(self.entry.file)
 
     @property
     def passed(self) -> int:

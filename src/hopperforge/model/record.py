@@ -19,8 +19,11 @@ from hopperforge.model.toolkit import ToolkitOrigin
 from hopperforge.model.versions import CudaVersion, PythonVersion, ToolkitVersion, TorchVersion
 from hopperforge.model.wheel import GateResult
 
-RECORD_FORMAT: Final = 2
-"""Format 1, from before units had several sources, is read as well."""
+RECORD_FORMAT: Final = 3
+"""Format 1, from before units had several sources, and 2, from before bills of materials, are read as well."""
+
+REPRODUCTION: Final = "reproduction"
+"""The field of the file that `reproduce` writes and `record` joins."""
 
 _STRICT: Final = ConfigDict(extra="forbid", strict=True, ser_json_inf_nan="constants")
 _V = TypeVar("_V")
@@ -166,15 +169,46 @@ class ImageFacts:
 
 @with_config(_STRICT)
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ToolFacts:
+    """The hopperforge that built: its version, and the commit of its checkout, with no change to it if `clean`."""
+
+    version: str
+    commit: str | None
+    clean: bool
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reproduction:
+    """A rebuild that gave the same bytes: when (UTC in text), on what kind of machine, in which engine, and by whom.
+
+    `by` is what the person calls himself or the machine, None where nothing was said.
+    """
+
+    created: str
+    machine: str
+    engine: str
+    by: str | None
+
+    def __str__(self) -> str:
+        """As the index shows it."""
+        return f"{self.created[:10]}, {self.machine}, {self.engine}" + (f", by {self.by}" if self.by else "")
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """Everything that went into a package and what was proven.
 
-    `image` is None for a build on the host; `pack` is None where upstream's own build compiled the kernels; `gpu` is
-    None until the smoke tests passed on a GPU, then their gpu.json as it is; `timings` are wall seconds by stage;
-    `created` is a UTC time in text.
+    `image` is None for a build on the host; `pack` is None where upstream's own build compiled the kernels; `licences`
+    are the files of dist-info/licenses by sha256 and `sbom` is the sha256 of the bill of materials inside, empty and
+    None in packages from before these were; `gpu` is None until the smoke tests passed on a GPU, then their gpu.json
+    as it is; `reproduced` are the rebuilds that gave the same bytes; `made_by` is None in packages of
+    format 2; `timings` are wall seconds by stage; `created` is
+    a UTC time in text.
     """
 
-    format: Literal[2]
+    format: Literal[3]
     name: str
     version: str
     wheel: WheelFacts
@@ -192,8 +226,12 @@ class Record:
     kernels: Kernels
     pack: PackFacts | None
     front: FrontFacts
+    licences: Mapping[str, str]
+    sbom: str | None
     gates: tuple[GateResult, ...]
     gpu: Mapping[str, Any] | None
+    reproduced: tuple[Reproduction, ...]
+    made_by: ToolFacts | None
     timings: Mapping[str, float]
     created: str
 
@@ -217,6 +255,10 @@ class Record:
         """Make the record that holds the smoke tests' results as well."""
         return dataclasses.replace(self, gpu=gpu)
 
+    def with_reproduction(self, reproduction: Reproduction) -> "Record":
+        """Make the record that names one more rebuild; the same one is named once."""
+        return dataclasses.replace(self, reproduced=tuple(dict.fromkeys((*self.reproduced, reproduction))))
+
     def with_cells(self, cells: Sequence[ServedCell]) -> "Record":
         """Make the record that names further cells as served, each once and in order."""
         return dataclasses.replace(self, cells=tuple(sorted({*self.cells, *cells})))
@@ -228,25 +270,47 @@ class Record:
 
 
 def _renewed(data: bytes) -> bytes:
-    """Make format 2 of a record of format 1: each unit had one source. Anything else stays as it is."""
+    """Make a record of an older format one of this: what it does not know was not there. Others stay as they are."""
     try:
         document = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return data
     match document:
-        case {"format": 1, "pack": {"units": [*units]}}:
+        case {"format": 1 | 2 as before} if not isinstance(before, bool | float):
+            if before == 1:
+                _name_sources(document.get("pack"))
+            added: dict[str, Any] = {"licences": {}, "sbom": None, "reproduced": [], "made_by": None}
+            return json.dumps({**added, **document, "format": RECORD_FORMAT}).encode()
+        case _:
+            return data
+
+
+def _name_sources(pack: object) -> None:
+    """Name the one source that each unit of format 1 had."""
+    match pack:
+        case {"units": [*units]}:
             for unit in units:
                 if isinstance(unit, dict):
                     unit["sources"] = [unit.get("path")]
-        case {"format": 1}:
-            pass
         case _:
-            return data
-    return json.dumps({**document, "format": RECORD_FORMAT}).encode()
+            pass
 
 
 def _field(location: tuple[int | str, ...]) -> str:
     return ".".join(map(str, location)) or "the file"
 
 
+def read_reproduction(value: object, place: str) -> Reproduction:
+    """Take a rebuild out of the file that `reproduce` writes; InputError names `place` and what is wrong."""
+    try:
+        return _REPRODUCTION.validate_json(json.dumps(value))
+    except ValidationError as error:
+        raise InputError(
+            f"{place} is no result of a rebuild",
+            detail=[f"{_field(item['loc'])}: {item['msg']}" for item in error.errors(include_url=False)],
+            hint="nox -s reproduce -- wheel=URL   # writes one",
+        ) from error
+
+
 _RECORD: Final = TypeAdapter(Record)
+_REPRODUCTION: Final = TypeAdapter(Reproduction)

@@ -76,7 +76,8 @@ class ToolkitFact:
     """A toolkit as matrix.yaml declares it.
 
     `release` is nvcc's own number (13.0.88); `driver` the oldest NVIDIA driver that runs its code;
-    `gcc_max` the newest gcc major nvcc accepts. `wheels` and `debian` are the origin registry, `redist` and `image`
+    `gcc_max` the newest gcc major nvcc accepts; `compress` the words by which nvcc compresses machine code so that
+    `driver` can read it, empty for code as it is. `wheels` and `debian` are the origin registry, `redist` and `image`
     those of their names, empty or None where there is none. `ptxas` is the wheel whose assembler takes the place of
     the toolkit's own, None where the version names none.
     """
@@ -91,6 +92,7 @@ class ToolkitFact:
     redist: Redist | None = None
     image: str | None = None
     ptxas: PinnedFile | None = None
+    compress: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

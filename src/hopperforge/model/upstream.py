@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from hopperforge.model.toolkit import PinnedFile
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GitOrigin:
@@ -32,11 +34,23 @@ Origin = GitOrigin | SdistOrigin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Licence:
+    """A file that must be handed on with what is built: its path in upstream's repository and its sha256.
+
+    `archive` is a source distribution that has it too, for not every origin of the source does; None where all do.
+    """
+
+    path: str
+    sha256: str
+    archive: PinnedFile | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamPin:
     """A commit and the git tree hash of every folder we use, all files taken as mode 644.
 
     `trees` maps a folder ("hopper", "csrc/cutlass/include") to its hash; `epoch` is the SOURCE_DATE_EPOCH
-    of everything built from the pin, in seconds.
+    of everything built from the pin, in seconds; `licences` go into every package.
     """
 
     name: str
@@ -44,6 +58,7 @@ class UpstreamPin:
     epoch: int
     trees: Mapping[str, str]
     origins: tuple[Origin, ...]
+    licences: tuple[Licence, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

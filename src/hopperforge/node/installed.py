@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import base64
+import csv
 import hashlib
 import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.machinery import PathFinder
 from importlib.metadata import Distribution, distributions
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from hopperforge.node.looking import isolated
+from hopperforge.node.looking import isolated, name_of
 from hopperforge.node.values import Finding, Package, problem
 from hopperforge.node.versions import normal
 
@@ -22,11 +23,6 @@ def installed_under(paths: Iterable[str]) -> tuple[Distribution, ...]:
     """List what is installed in folders, in their order; a folder named twice, or through a link, counts once."""
     folders = dict.fromkeys(str(Path(path).resolve()) for path in paths)
     return tuple(distributions(path=list(folders)))
-
-
-def name_of(one: Distribution) -> str:
-    """The normalised name; "" for a folder that holds no metadata any more."""
-    return normal(one.metadata["Name"] or "")
 
 
 def look_at_packages(
@@ -68,23 +64,33 @@ def _twice(one: Distribution, found: Iterable[Distribution]) -> Iterable[Finding
         yield _trouble(one, f"it is installed more than once, and one hides the other: {others}")
 
 
+def files_of(one: Distribution) -> tuple[tuple[PurePosixPath, str], ...]:
+    """Read the files of a package and their sha256 off its RECORD, "" where it names none.
+
+    Not by Distribution.files: from Python 3.12 on that leaves out files that are missing.
+    """
+    rows = csv.reader((one.read_text("RECORD") or "").splitlines())
+    return tuple((PurePosixPath(row[0]), row[1].partition("sha256=")[2]) for row in rows if len(row) > 1)
+
+
 def _damage(one: Distribution) -> Iterable[Finding]:
     """Compare every file with the hash in RECORD."""
-    if not one.files:
+    files = files_of(one)
+    if not files:
         yield _trouble(one, "it has no RECORD of its files")
-    for file in one.files or ():
+    for file, expected in files:
         path = Path(str(one.locate_file(file)))
         if not path.is_file():
             if file.suffix != ".pyc":
                 yield _trouble(one, f"{file} is missing")
-        elif file.hash is not None and file.hash.mode == "sha256":
+        elif expected:
             digest = base64.urlsafe_b64encode(hashlib.sha256(path.read_bytes()).digest()).decode().rstrip("=")
-            if digest != file.hash.value:
+            if digest != expected:
                 yield _trouble(one, f"{file} is not the file of its RECORD: it was changed or overwritten")
 
 
 def _python_files(one: Distribution) -> frozenset[str]:
-    return frozenset(str(one.locate_file(file)) for file in one.files or () if file.suffix == ".py")
+    return frozenset(str(one.locate_file(file)) for file, _ in files_of(one) if file.suffix == ".py")
 
 
 def _shared_files(one: Distribution, found: Iterable[Distribution]) -> Iterable[Finding]:
@@ -98,7 +104,7 @@ def _shared_files(one: Distribution, found: Iterable[Distribution]) -> Iterable[
 
 def _modules(one: Distribution) -> list[str]:
     """The modules at the top of a package."""
-    files = [file for file in one.files or () if file.suffix == ".py"]
+    files = [file for file, _ in files_of(one) if file.suffix == ".py"]
     tops = {file.parts[0] if len(file.parts) > 1 else file.stem for file in files}
     return sorted(name for name in tops if name.isidentifier())
 

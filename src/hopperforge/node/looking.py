@@ -36,7 +36,7 @@ def isolated(question: Callable[[], Mapping[str, Any]], seconds: float) -> Mappi
     child = context.Process(target=_answer, args=(question, sender), daemon=True)
     child.start()
     sender.close()
-    answer: Mapping[str, Any] = {"trouble": f"no answer within {seconds:.0f} s"}
+    answer: Mapping[str, Any] = {"trouble": f"no answer within {seconds:g} s"}
     try:
         if receiver.poll(seconds):
             answer = json.loads(receiver.recv_bytes())
@@ -157,12 +157,18 @@ def ask_torch() -> Mapping[str, Any]:
     return {"version": torch.__version__, "cuda": torch.version.cuda, "cxx11_abi": torch.compiled_with_cxx11_abi()}
 
 
+def name_of(one: Distribution) -> str:
+    """The normalised name; "" for a folder that holds no metadata any more, of which the newest Pythons give None."""
+    metadata = one.metadata
+    return normal(metadata["Name"]) if metadata and "Name" in metadata else ""
+
+
 def look_at_torch(own: Sequence[Distribution], answer: Mapping[str, Any]) -> Torch | None:
     """Say which torch is there: what it said itself, else what its files say without being run."""
     if "version" in answer:
         cuda = numbers(answer["cuda"] or "")[:2]
         return Torch(answer["version"], cuda or None, bool(answer["cxx11_abi"]))
-    found = [one for one in own if normal(one.metadata["Name"] or "") == "torch"]
+    found = [one for one in own if name_of(one) == "torch"]
     if not found:
         trouble = answer.get("trouble")
         return None if trouble is None else Torch("of unknown version", None, None, trouble)

@@ -27,6 +27,7 @@ from hopperforge.node.reading import read_index
 from hopperforge.node.values import (
     DEFAULT_PROJECT,
     EXIT_CODES,
+    INSTALLED,
     UNREADABLE,
     Driver,
     Gpu,
@@ -73,7 +74,7 @@ def say(report: Report) -> str:
         lines += [f"{finding.level}: {finding.what}", *([f"  mend: {finding.mend}"] if finding.mend else [])]
     if report.nearest:
         lines += [f"nearest: {report.nearest.file}", *(f"  but it {reason}" for reason in report.nearest.reasons)]
-    if report.commands:
+    if report.commands and report.status != INSTALLED:
         lines += ["install it with one of:", *(f"  {report.commands[name]}" for name in ("pip", "uv"))]
     return "\n".join([*lines, f"{report.status} (exit code {EXIT_CODES[report.status]})"])
 

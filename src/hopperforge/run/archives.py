@@ -4,6 +4,7 @@ Dangerous members are refused whether or not they were wanted: an archive that h
 """
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -28,6 +29,10 @@ _AR_HEADER: Final = 60
 _AR_END: Final = b"`\n"
 _DEB_CONTENT: Final = re.compile(r"data\.tar(\.(gz|bz2|xz))?/?")
 _CHUNK: Final = 1 << 20
+# What the system says of names and offsets that only a damaged or hostile archive has.
+_DAMAGE: Final = frozenset({None, errno.EINVAL, errno.ENAMETOOLONG, errno.EILSEQ, errno.EISDIR, errno.ELOOP})
+_ENCRYPTED: Final = 1
+_NUL: Final = "\0"
 
 
 def everything(member: PurePosixPath) -> PurePosixPath:
@@ -67,6 +72,8 @@ def unpack_zip(archive: Path, into: Path, member_filter: MemberFilter = everythi
     """
     with _reading(archive), storage_guard(into), zipfile.ZipFile(archive) as package:
         for member in package.infolist():
+            if not member.filename or member.flag_bits & _ENCRYPTED:
+                raise _refusal(archive, member.filename, "has no name, or is encrypted")
             name = _checked_name(archive, member.filename)
             mode = member.external_attr >> 16
             if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
@@ -128,7 +135,7 @@ def _reading(archive: Path) -> Iterator[None]:
         raise _damaged(archive, str(error)) from error
     except OSError as error:
         # gzip and bzip2 report a damaged stream as an OSError without a number
-        if error.errno is not None:
+        if error.errno not in _DAMAGE:
             raise
         raise _damaged(archive, str(error)) from error
 
@@ -147,6 +154,8 @@ def _refusal(archive: Path, member: str, reason: str) -> SourceError:
 
 def _checked_name(archive: Path, name: str) -> PurePosixPath:
     path = PurePosixPath(name)
+    if _NUL in name:
+        raise _refusal(archive, name, "has a zero byte in its name")
     if path.is_absolute():
         raise _refusal(archive, name, "has an absolute path")
     if ".." in path.parts:
@@ -155,6 +164,8 @@ def _checked_name(archive: Path, name: str) -> PurePosixPath:
 
 
 def _check_kind(archive: Path, member: tarfile.TarInfo, name: PurePosixPath) -> None:
+    if (member.issym() or member.islnk()) and (not member.linkname or _NUL in member.linkname):
+        raise _refusal(archive, member.name, "is a link to nothing that can be named")
     if member.issym():
         if _climbs_out(name.parent, member.linkname):
             raise _refusal(archive, member.name, f"is a link out of the tree, to {member.linkname!r}")

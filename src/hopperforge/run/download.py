@@ -83,6 +83,26 @@ def download(address: str, file: PinnedFile, final: Path, workspace: Workspace) 
         ) from error
 
 
+def download_unpinned(address: str, final: Path, workspace: Workspace) -> None:
+    """Put the file that an address has at `final`, whatever it is: for what is judged by its content afterwards.
+
+    ToolError if the address does not answer or has no such file.
+    """
+    settings = read_pip_settings(workspace.environ, make_folder(workspace.cache))
+    place = without_credentials(address)
+    try:
+        with open_client(settings) as client, client.get_stream(address) as response:
+            response.raise_for_status()
+            with writing(final) as stream:
+                for chunk in response.iter_bytes(_CHUNK):
+                    stream.write(chunk)
+    except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
+        raise ToolError(
+            f"{final.name} cannot be fetched from {place.rpartition('/')[0]}: {explain(error)}",
+            hint="python -m pip config list   # check proxy and cert; then run the same command again",
+        ) from error
+
+
 def without_credentials(address: str) -> str:
     """Give an address as it may be shown."""
     parts = urlsplit(address)

@@ -121,6 +121,16 @@ def write_atomic(path: Path, data: bytes) -> None:
         stream.write(data)
 
 
+def write_secret(path: Path, data: bytes) -> None:
+    """Write a new file that its owner alone may read, from the first byte on; FileExistsError if it is there."""
+    with storage_guard(path.parent):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+
+
 def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:

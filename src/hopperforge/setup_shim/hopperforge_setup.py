@@ -41,6 +41,7 @@ class Job(TypedDict):
     root: str
     version: str
     summary: str
+    license: str
     requires: str
     cuda: str
     cuda_home: str

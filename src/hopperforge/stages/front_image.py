@@ -45,10 +45,11 @@ def bind_in_image(
     *,
     engine: ContainerEngine,
     sizing: Sizing,
+    sbom: bytes,
     out: Path,
     workspace: Workspace,
 ) -> RepairedWheel:
-    """Make the repaired wheel in `out`. CompileError or RepairError names the log.
+    """Make the repaired wheel in `out`, with `sbom` inside. CompileError or RepairError names the log.
 
     The container has no network, and whatever happens none is left.
     """
@@ -67,7 +68,7 @@ def bind_in_image(
     if done.status != 0 or len(wheels) != 1:
         failure = RepairError if any("Repairing wheel" in line for line in done.tail) else CompileError
         raise failure(f"the torch front of {build} did not build in {engine.name}", detail=[*done.tail, f"log: {log}"])
-    return finish(wheels[0], epoch=inputs.source.pin.epoch, work=out, workspace=workspace)
+    return finish(wheels[0], epoch=inputs.source.pin.epoch, sbom=sbom, work=out, workspace=workspace)
 
 
 def _lay_out(inputs: FrontInputs, pack: KernelPack, torch: TorchKit, sizing: Sizing, folder: Path) -> Path:

@@ -4,10 +4,12 @@ Upstream's patched setup.py does the binding (see setup_shim). torch comes as th
 of its wheel; nothing is imported from it.
 """
 
+import hashlib
 import shutil
 import sys
 import zlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -26,6 +28,7 @@ from hopperforge.model.request import Kernels
 from hopperforge.model.toolkit import HostCompiler, PinnedFile, Toolkit, ToolkitFact
 from hopperforge.model.upstream import PatchedSource
 from hopperforge.model.wheel import RawWheel
+from hopperforge.provenance.contents import EXPRESSION
 from hopperforge.run.engine import ON_HOST, Engine
 from hopperforge.run.files import sha256_file, storage_guard, temporary_folder, write_atomic
 from hopperforge.run.process import run
@@ -46,7 +49,8 @@ _CUDART: Final = {
 class FrontInputs:
     """What decides a torch front's bytes, beside the kernels.
 
-    `toolkit` and `compiler` are where the engine's commands find them; `image` is None on the host.
+    `toolkit` and `compiler` are where the engine's commands find them; `licences` are the texts that the package hands
+    on, by name; `image` is None on the host.
     """
 
     build: Build
@@ -55,6 +59,7 @@ class FrontInputs:
     toolkit_fact: ToolkitFact
     compiler: HostCompiler
     torch_fact: TorchFact
+    licences: Mapping[str, bytes] = field(default_factory=dict)
     engine: Engine = ON_HOST
     image: Image | None = None
 
@@ -97,10 +102,11 @@ def compile_arguments(fact: TorchFact) -> tuple[str, ...]:
 
 
 def writers(image: Image | None) -> dict[str, str]:
-    """List what writes a wheel's bytes beside the compilers, with versions; zlib, at the end, is always this one's."""
+    """List what writes a wheel's bytes beside the compilers, with versions; those of the end are always this one's."""
     names = ("setuptools", "auditwheel")
     found = {name: version(name) if image is None else image.tools[name] for name in names}
-    return found | {"zlib": zlib.ZLIB_RUNTIME_VERSION}
+    ours = {"cyclonedx-python-lib": version("cyclonedx-python-lib"), "zlib": zlib.ZLIB_RUNTIME_VERSION}
+    return found | ours
 
 
 def placeless_link(build: Build) -> tuple[str, ...]:
@@ -108,10 +114,10 @@ def placeless_link(build: Build) -> tuple[str, ...]:
     return link_arguments(build, toolkit="toolkit", torch_lib="torch", exports="exports.map")
 
 
-def build_key(inputs: FrontInputs, kernels: str) -> str:
+def build_key(inputs: FrontInputs, kernels: str, sbom: bytes) -> str:
     """Key a package by everything that changes its bytes; `kernels` is the key of its pack, or of its sources inline.
 
-    Places are left out: the link's arguments are keyed without folders.
+    Places are left out: the link's arguments are keyed without folders. `sbom` is the bill of materials.
     """
     build = inputs.build
     return content_key(
@@ -127,6 +133,9 @@ def build_key(inputs: FrontInputs, kernels: str) -> str:
             "link": placeless_link(build),
             "compile": compile_arguments(inputs.torch_fact),
             "summary": build.recipe.package.summary,
+            "licence": EXPRESSION,
+            "licences": licence_hashes(inputs),
+            "sbom": hashlib.sha256(sbom).hexdigest(),
             "torch_wheel": inputs.torch_wheel.sha256,
             "toolkit": inputs.toolkit.key,
             "host_compiler": inputs.compiler.key,
@@ -135,6 +144,11 @@ def build_key(inputs: FrontInputs, kernels: str) -> str:
             "image": "host" if inputs.image is None else inputs.image.id,
         },
     )
+
+
+def licence_hashes(inputs: FrontInputs) -> dict[str, str]:
+    """Hash the licences that go into the package, by the names they have there."""
+    return {name: hashlib.sha256(text).hexdigest() for name, text in inputs.licences.items()}
 
 
 def _front_files(build: Build) -> dict[str, str]:
@@ -186,13 +200,15 @@ def bind(
 
 
 def add_own_files(inputs: FrontInputs, folder: Path) -> None:
-    """Put the recipe's Python and README, and what is known of this build, into a tree made by `lay_out`."""
+    """Put the recipe's Python and README, the licences and what is known of this build into a tree of `lay_out`."""
     build = inputs.build
     package = folder / "hopper" / build.recipe.package.package
     shutil.copytree(
         build.recipe.folder / "python" / package.name, package, ignore=shutil.ignore_patterns("__pycache__")
     )
     shutil.copyfile(build.recipe.folder / "README.md", folder / "README.md")
+    for name, text in inputs.licences.items():
+        write_atomic(folder / "hopper" / name, text)
     write_atomic(package / "_build.py", _build_info(inputs).encode())
 
 
@@ -239,6 +255,7 @@ def api_job(inputs: FrontInputs, torch: TorchKit, places: Places, *, objects: tu
         compiler=inputs.compiler.path,
         version=build.version,
         summary=build.recipe.package.summary,
+        license=EXPRESSION,
         requires=torch_requirement(build),
         objects=objects,
         compile=compile_arguments(inputs.torch_fact),

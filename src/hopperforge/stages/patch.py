@@ -12,6 +12,7 @@ from hopperforge.errors import SourceError, ToolError
 from hopperforge.model.keys import canonical_json, content_key
 from hopperforge.model.pack import Unit
 from hopperforge.model.profile import Profile
+from hopperforge.model.toolkit import ToolkitFact
 from hopperforge.model.upstream import PatchedSource, VerifiedSource
 from hopperforge.model.versions import CudaVersion
 from hopperforge.run.files import (
@@ -30,6 +31,7 @@ from hopperforge.run.workspace import Workspace
 from hopperforge.setup_job import ApiJob, job_environment, shim_hashes, write_job
 from hopperforge.stages import unit_view
 from hopperforge.stages.unit_view import SourceView
+from hopperforge.unit_words import small
 
 _KERNEL_SUFFIXES: Final = frozenset({".cu", ".cuh", ".h", ".hpp", ".inl"})
 
@@ -136,13 +138,15 @@ def _read_manifest(final: Path) -> Mapping[str, str] | None:
 
 
 def list_units(
-    source: PatchedSource, profile: Profile, cuda: CudaVersion, torch_release: str, workspace: Workspace
+    source: PatchedSource, profile: Profile, toolkit: ToolkitFact, torch_release: str, workspace: Workspace
 ) -> tuple[Unit, ...]:
     """Ask the patched setup.py which units `profile` has and with which arguments nvcc compiles each.
 
+    Where we choose other words than upstream does is in `unit_words`.
     Of the profile's switches a unit comes with those that change it: see `unit_view`. `torch_release` decides which API
     file upstream takes, not the units. The answer is kept: it depends on the patched files and the switches alone.
     """
+    cuda = toolkit.version.cuda
     key = content_key(
         "units",
         {
@@ -159,12 +163,13 @@ def list_units(
     units = _read_units(kept)
     if units is None:
         view = SourceView(source.root)
-        listed = _ask_setup(source, profile, cuda, torch_release, workspace)
-        settled = (view.settle(Unit(path=unit["path"], arguments=tuple(unit["arguments"]))) for unit in listed)
+        asked = _ask_setup(source, profile, cuda, torch_release, workspace)
+        settled = (view.settle(Unit(path=unit["path"], arguments=tuple(unit["arguments"]))) for unit in asked)
         answer = [{"path": unit.path, "arguments": unit.arguments, "sees": unit.sees} for unit in settled]
         write_atomic(kept, canonical_json({"units": answer, "sha256": content_key("unit-list", {"units": answer})}))
         units = answer
-    return tuple(sorted(Unit(**{**unit, "arguments": tuple(unit["arguments"])}) for unit in units))
+    listed = (Unit(**{**unit, "arguments": tuple(unit["arguments"])}) for unit in units)
+    return tuple(sorted(small(unit, toolkit.compress) for unit in listed))
 
 
 def _read_units(kept: Path) -> list[dict[str, Any]] | None:

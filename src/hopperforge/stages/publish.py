@@ -29,7 +29,8 @@ from hopperforge.index.joining import join_records, what_was_joined
 from hopperforge.index.pages import METADATA_SUFFIX, RECORD_SUFFIX, SIGNATURE_SUFFIX
 from hopperforge.index.whole import CATALOG_NAME, POOL, index_files
 from hopperforge.model.record import Record
-from hopperforge.store.targets import Mark, Target, at_once, try_again
+from hopperforge.provenance.envelope import covers
+from hopperforge.store.targets import Held, Mark, Target, at_once, try_again
 
 _NO_PACKAGES: Final = Catalog.of(())
 
@@ -165,9 +166,9 @@ def _store(target: Target, parcel: Parcel, *, new: bool) -> Outcome:
     name = parcel.path + METADATA_SUFFIX
     if not target.holds(name, target.mark(name), parcel.metadata):
         _create(target, name, parcel.metadata, hashlib.sha256(parcel.metadata).hexdigest())
-    if parcel.signature is not None:
-        _overwrite(target, parcel.path + SIGNATURE_SUFFIX, parcel.signature)
     added = try_again(lambda: _join(target, parcel), target.place)
+    if parcel.signature is not None:
+        _store_signature(target, parcel, parcel.signature)
     return Outcome(file=parcel.file, new=new, added=() if new else added)
 
 
@@ -175,6 +176,19 @@ def _create(target: Target, path: str, data: bytes, sha256: str) -> None:
     if not target.create(path, data):
         clash = _standing_clash(target, path, sha256)
         _refuse([] if clash is None else [clash])
+
+
+def _store_signature(target: Target, parcel: Parcel, signature: bytes) -> None:
+    """Put a signature beside the record it is over; PublishError if the one in the pool has grown since."""
+    name = parcel.path + RECORD_SUFFIX
+    held = target.fetch(name)
+    if held is None or not covers(signature, file=parcel.file, record=held.data):
+        raise PublishError(
+            f"the signature beside {parcel.file} is not over the record that {target.place} has",
+            detail=["somebody joined more to that record, or it was signed before the last change of ours"],
+            hint=f"fetch {target.place}/{name} to the wheel's side, sign it, and publish again",
+        )
+    _overwrite(target, parcel.path + SIGNATURE_SUFFIX, signature)
 
 
 def _overwrite(target: Target, path: str, data: bytes) -> None:
@@ -215,7 +229,7 @@ def _entry(target: Target, old: Entry | None, parcel: Parcel) -> Entry:
     name = parcel.path + RECORD_SUFFIX
     held = target.fetch(name)
     record = parcel.record if held is None else Record.from_json(held.data, f"{target.place}/{name}")
-    publication = replace(parcel.publication, attested=parcel.signature is not None)
+    publication = replace(parcel.publication, attested=_attested(target, parcel, held))
     if old is not None:
         _refuse([] if old.sha256 == record.wheel.sha256 else [f"{old.file}: sha256 {old.sha256} there"])
         publication = replace(
@@ -223,11 +237,16 @@ def _entry(target: Target, old: Entry | None, parcel: Parcel) -> Entry:
             default=old.default,  # another shelf would leave the pages of the old one behind
             uploaded=old.uploaded,
             yanked=old.yanked,
-            attested=old.attested or publication.attested,
             sbom=old.sbom or publication.sbom,
             reproduced=tuple(sorted({*old.reproduced, *publication.reproduced})),
         )
     return make_entry(record, parcel.metadata, publication)
+
+
+def _attested(target: Target, parcel: Parcel, record: Held | None) -> bool:
+    """Whether the pool has a signature over the record as it stands there."""
+    signature = target.fetch(parcel.path + SIGNATURE_SUFFIX)
+    return record is not None and signature is not None and covers(signature.data, file=parcel.file, record=record.data)
 
 
 def _change_catalog(target: Target, change: Callable[[Catalog], Catalog]) -> None:

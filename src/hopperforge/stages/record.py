@@ -1,5 +1,6 @@
 """The record stage: what a build was made of and what it passed, gathered for the wheelhouse."""
 
+import hashlib
 from collections.abc import Mapping
 
 from hopperforge.model.image import Image
@@ -13,14 +14,22 @@ from hopperforge.model.record import (
     Record,
     ServedCell,
     SourceFacts,
+    ToolFacts,
     ToolkitFacts,
     UnitFacts,
     WheelFacts,
 )
 from hopperforge.model.upstream import PatchedSource
 from hopperforge.model.wheel import VerifiedWheel
-from hopperforge.stages.front_torch import FrontInputs, compile_arguments, placeless_link, writers
-from hopperforge.stages.torch_kit import TorchKit
+from hopperforge.provenance.contents import Contents
+from hopperforge.provenance.sbom import make_sbom
+from hopperforge.stages.front_torch import (
+    FrontInputs,
+    compile_arguments,
+    licence_hashes,
+    placeless_link,
+    writers,
+)
 
 
 def make_record(
@@ -28,18 +37,19 @@ def make_record(
     build_key: str,
     *,
     pack: KernelPack | None,
-    torch: TorchKit,
     verified: VerifiedWheel,
     engine: str,
+    made_by: ToolFacts,
     timings: Mapping[str, float],
     created: str,
 ) -> Record:
     """Gather the record of a verified wheel; `timings` are seconds by stage, `created` a UTC time in text."""
-    build, toolkit, compiler = inputs.build, inputs.toolkit, inputs.compiler
+    build = inputs.build
+    contents = contents_of(inputs)
     return Record(
         format=RECORD_FORMAT,
-        name=build.recipe.package.distribution,
-        version=build.version,
+        name=contents.name,
+        version=contents.version,
         wheel=WheelFacts(
             file=verified.path.name,
             sha256=verified.sha256,
@@ -53,25 +63,44 @@ def make_record(
         switches=tuple(sorted(build.profile.switches)),
         architectures=tuple(sorted(build.profile.architectures)),
         cells=tuple(ServedCell.of(accepted) for accepted in build.cells),
+        source=contents.source,
+        toolkit=contents.toolkit,
+        host_compiler=contents.host_compiler,
+        engine=engine,
+        image=contents.image,
+        kernels=build.kernels,
+        pack=_pack_facts(pack) if pack is not None else None,
+        front=contents.front,
+        licences=contents.licences,
+        sbom=hashlib.sha256(make_sbom(contents)).hexdigest(),
+        gates=verified.gates,
+        gpu=None,
+        reproduced=(),
+        made_by=made_by,
+        timings=dict(timings),
+        created=created,
+    )
+
+
+def contents_of(inputs: FrontInputs) -> Contents:
+    """Say what a package will be made of, before it is."""
+    build, toolkit, compiler = inputs.build, inputs.toolkit, inputs.compiler
+    return Contents(
+        name=build.recipe.package.distribution,
+        version=build.version,
         source=_source_facts(inputs.source),
         toolkit=ToolkitFacts(
             version=toolkit.version, release=toolkit.release, origin=toolkit.origin, fingerprint=toolkit.fingerprint
         ),
         host_compiler=CompilerFacts(version=compiler.version, fingerprint=compiler.fingerprint),
-        engine=engine,
         image=_image_facts(inputs.image) if inputs.image is not None else None,
-        kernels=build.kernels,
-        pack=_pack_facts(pack) if pack is not None else None,
         front=FrontFacts(
-            torch_release=torch.release,
-            torch_wheel_sha256=torch.wheel_sha256,
+            torch_release=inputs.torch_fact.release,
+            torch_wheel_sha256=inputs.torch_wheel.sha256,
             flags=(*compile_arguments(inputs.torch_fact), *placeless_link(build)),
             tools=writers(inputs.image),
         ),
-        gates=verified.gates,
-        gpu=None,
-        timings=dict(timings),
-        created=created,
+        licences=licence_hashes(inputs),
     )
 
 

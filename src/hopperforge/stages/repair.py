@@ -1,14 +1,17 @@
 """Repair: auditwheel gives a wheel the platform tag its symbols prove, and its bytes are made reproducible.
 
-Nothing is bundled: the framework's libraries are left to the framework. Whether the result is good is `verify`'s.
+The bill of materials is put in here. Nothing is bundled: the framework's libraries are left to the framework. Whether
+the result is good is `verify`'s.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from hopperforge.errors import RepairError
 from hopperforge.model.keys import JsonValue
 from hopperforge.model.wheel import RawWheel, RepairedWheel
+from hopperforge.provenance.sbom import sbom_member
 from hopperforge.run.files import storage_guard, temporary_folder
 from hopperforge.run.workspace import Workspace
 from hopperforge.stages.audit_tools import Answer, module, platform_tags, run_tool
@@ -24,11 +27,13 @@ def repair_settings(needed: frozenset[str]) -> dict[str, JsonValue]:
     return {"platform": "auto", "excluded": (*EXCLUDED, *sorted(needed)), "deflate": DEFLATE_LEVEL}
 
 
-def repair(raw: RawWheel, *, needed: frozenset[str], epoch: int, workspace: Workspace, work: Path) -> RepairedWheel:
+def repair(
+    raw: RawWheel, *, needed: frozenset[str], epoch: int, sbom: bytes, workspace: Workspace, work: Path
+) -> RepairedWheel:
     """Tag `raw` by its symbols and write it to `work` with bytes that depend on its content and `epoch` alone.
 
-    `needed` are the library names the recipe leaves to the framework. RepairError names the log and the newest
-    symbols the library asks of the system.
+    `needed` are the library names the recipe leaves to the framework; `sbom` is put in. RepairError names the log and
+    the newest symbols the library asks of the system.
     """
     with storage_guard(work), temporary_folder(work, "auditwheel") as folder:
         answer = _auditwheel(raw.path, needed, epoch, folder, workspace)
@@ -39,13 +44,15 @@ def repair(raw: RawWheel, *, needed: frozenset[str], epoch: int, workspace: Work
                 detail=[*_newest(raw.path), *answer.tail],
                 hint=f"python -m auditwheel show {raw.path}",
             )
-        return finish(made[0], epoch=epoch, work=work, workspace=workspace)
+        return finish(made[0], epoch=epoch, sbom=sbom, work=work, workspace=workspace)
 
 
-def finish(made: Path, *, epoch: int, work: Path, workspace: Workspace) -> RepairedWheel:
-    """Write a wheel that auditwheel made to `work`, with bytes that depend on its content and `epoch` alone."""
+def finish(made: Path, *, epoch: int, sbom: bytes, work: Path, workspace: Workspace) -> RepairedWheel:
+    """Write a wheel that auditwheel made to `work`, with bytes that depend on its content, `sbom` and `epoch` alone."""
     final = work / made.name
-    write_wheel(final, read_wheel(made), epoch=epoch)
+    wheel = read_wheel(made)
+    listed = {**wheel.files, sbom_member(wheel.info, wheel.info.partition("-")[0]): sbom}
+    write_wheel(final, replace(wheel, files=listed), epoch=epoch)
     tags = platform_tags(final)
     because = "; ".join(_newest(final))
     workspace.reporter.note(f"platform tag {'.'.join(tags)}: {because}")

@@ -6,7 +6,7 @@ is `stages.toolkit`'s to say.
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Final, assert_never
@@ -159,9 +159,8 @@ class _Archive(BaseModel):
 
 def _unpack_redist(redist: Redist, root: Path, workspace: Workspace) -> None:
     manifest = fetch_address(redist.manifest, redist.sha256, workspace)
-    for archive in _archives(redist, manifest):
-        path = fetch_address(f"{redist.base}/{archive.relative_path}", archive.sha256, workspace)
-        unpack_tar(path, root, _redist_place)
+    for address, sha256 in redist_archives(redist, manifest, redist.components):
+        unpack_tar(fetch_address(address, sha256, workspace), root, _redist_place)
     workspace.reporter.note(f"unpacked {', '.join(redist.components)} of {redist.name}")
 
 
@@ -171,13 +170,14 @@ def _redist_place(member: PurePosixPath) -> PurePosixPath | None:
     return PurePosixPath(*below) if below and below[0] in ("bin", "include", "lib", "nvvm") else None
 
 
-def _archives(redist: Redist, manifest: Path) -> list[_Archive]:
-    """Find the archives of the wanted components for our platform; SourceError for a manifest of another form."""
+def redist_archives(redist: Redist, manifest: Path, components: Sequence[str]) -> list[tuple[str, str]]:
+    """Find address and sha256 of components' archives for our platform; SourceError for a manifest of another form."""
     try:
         content = json.loads(manifest.read_bytes())
-        return [_Archive.model_validate(content[component][_PLATFORM]) for component in redist.components]
-    except (ValueError, LookupError, TypeError) as error:
+        archives = [_Archive.model_validate(content[component][_PLATFORM]) for component in components]
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise SourceError(
             f"{redist.name} is no manifest of NVIDIA's archives with what is wanted of it",
-            detail=[f"wanted: {', '.join(redist.components)} for {_PLATFORM}", f"{error!r}", f"at {manifest}"],
+            detail=[f"wanted: {', '.join(components)} for {_PLATFORM}", f"{error!r}", f"at {manifest}"],
         ) from error
+    return [(f"{redist.base}/{archive.relative_path}", archive.sha256) for archive in archives]

@@ -6,9 +6,12 @@ from pathlib import Path
 from hopperforge.errors import GateError
 from hopperforge.model.cell import Build
 from hopperforge.model.wheel import GateResult, RepairedWheel, VerifiedWheel
+from hopperforge.provenance.contents import Contents
 from hopperforge.run.files import sha256_file, write_atomic
 from hopperforge.run.workspace import Workspace
 from hopperforge.stages import gates, gates_tools
+from hopperforge.stages.device_code import compression_gate
+from hopperforge.stages.gates_contents import licences_gate, sbom_gate
 from hopperforge.stages.wheel_archive import WheelArchive, read_wheel
 
 
@@ -16,7 +19,9 @@ def verify(
     repaired: RepairedWheel,
     *,
     build: Build,
+    driver: str,
     requires: Sequence[str],
+    contents: Contents,
     workspace: Workspace,
     floor: str | None = None,
     host: str = "",
@@ -25,13 +30,15 @@ def verify(
 ) -> VerifiedWheel:
     """Run all gates on a wheel; GateError lists each one that failed, and names a copy kept in <cache>/refused.
 
-    `requires` is what Requires-Dist must say, `floor` the newest platform tag allowed, `host` this machine's name
-    and `folders` further places, by what they are, that must not show in the wheel. `proofs` are results of gates
-    run elsewhere (imports) that count as well.
+    `driver` is the oldest that must read the machine code, `requires` what Requires-Dist must say, `contents` what the
+    bill of materials must, `floor` the newest platform tag allowed, `host` this machine's name and `folders` further
+    places, by what they are, that must not show in the wheel. `proofs` are results of gates run elsewhere (imports)
+    that count as well.
     """
     wheel = read_wheel(repaired.path)
     private = private_texts(workspace, host) | {str(path): what for what, path in (folders or {}).items()}
-    results = (*_look(wheel, build, tuple(requires), private), *_ask(wheel, build, floor, workspace), *proofs)
+    looked = _look(wheel, build, driver=driver, requires=tuple(requires), contents=contents, private=private)
+    results = (*looked, *_ask(wheel, build, floor, workspace), *proofs)
     for result in results:
         workspace.reporter.note(f"gate {result.name}: {'passed' if result.passed else 'FAILED'}: {result.detail}")
     failed = [result for result in results if not result.passed]
@@ -67,18 +74,27 @@ def private_texts(workspace: Workspace, host: str) -> dict[str, str]:
 
 
 def _look(
-    wheel: WheelArchive, build: Build, requires: tuple[str, ...], private: Mapping[str, str]
+    wheel: WheelArchive,
+    build: Build,
+    *,
+    driver: str,
+    requires: tuple[str, ...],
+    contents: Contents,
+    private: Mapping[str, str],
 ) -> Sequence[GateResult]:
     distribution = build.recipe.package.distribution
     return (
         gates.metadata_gate(wheel, distribution=distribution, version=build.version, requires=requires),
         gates.record_gate(wheel),
+        sbom_gate(wheel, contents=contents),
+        licences_gate(wheel, licences=contents.licences),
         gates.bundled_gate(wheel),
         gates.needed_gate(wheel, needed=build.needed),
         gates.exports_gate(wheel),
         gates.runpath_gate(wheel),
         gates.paths_gate(wheel, private=private),
         gates.size_gate(wheel, budget=build.profile.budget),
+        compression_gate(wheel, driver=driver),
     )
 
 

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from hopperforge.errors import GateError, InputError, SmokeError
-from hopperforge.model.record import Record, ServedCell
+from hopperforge.model.record import Record, Reproduction, ServedCell
 from hopperforge.model.wheel import GateResult, VerifiedWheel
 from hopperforge.report import Reporter
 from hopperforge.run.files import Lock, sha256_file, storage_guard, sweep, write_atomic, writing
 
 RECORD_SUFFIX: Final = ".json"
+SIGNATURE_SUFFIX: Final = ".dsse.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +48,7 @@ class Wheelhouse:
             record = self._succeed(record)
             if not final.is_file() or sha256_file(final) != wheel.sha256:
                 _copy(wheel, final)
-            write_atomic(_record_path(final), record.to_json())
+            self._write(final, record)
         return Shelved(path=final, record=record)
 
     def find(self, build_key: str) -> Shelved | None:
@@ -88,18 +89,31 @@ class Wheelhouse:
         """Write results of gates run later into the record of a wheel; InputError if none has this sha256."""
         return self._revise(sha256, lambda record: record.with_gates(gates))
 
+    def join_reproduction(self, sha256: str, reproduction: Reproduction) -> Record:
+        """Write that the wheel was rebuilt with the same bytes into its record; InputError if none has this sha256."""
+        return self._revise(sha256, lambda record: record.with_reproduction(reproduction))
+
     def _revise(self, sha256: str, revise: Callable[[Record], Record]) -> Record:
         with self._lock():
             for record in self.records():
                 if record.wheel.sha256 == sha256 and self._shelved(record) is not None:
                     revised = revise(record)
-                    write_atomic(_record_path(self.folder / record.wheel.file), revised.to_json())
+                    self._write(self.folder / record.wheel.file, revised)
                     return revised
         raise InputError(
             f"no package in {self.folder} has the sha256 {sha256}",
             detail=["the results are of another wheel, or of one that was rebuilt since"],
             hint=f"sha256sum {self.folder}/*.whl   # run the tests with one of these",
         )
+
+    def _write(self, wheel: Path, record: Record) -> None:
+        """Write a record; a signature over the one before would prove nothing any more, so it goes."""
+        place, data = _record_path(wheel), record.to_json()
+        signature = wheel.with_name(wheel.name + SIGNATURE_SUFFIX)
+        if signature.is_file() and not (place.is_file() and place.read_bytes() == data):
+            self._reporter.warn(f"{signature.name} was over the record before, and is removed: sign the package again")
+            signature.unlink()
+        write_atomic(place, data)
 
     def _lock(self) -> Lock:
         return Lock(
@@ -128,6 +142,8 @@ class Wheelhouse:
             return record
         if old.wheel.sha256 == record.wheel.sha256:
             record = record.with_cells(old.cells)
+            for reproduction in old.reproduced:
+                record = record.with_reproduction(reproduction)
             return record.with_gpu(old.gpu) if record.gpu is None and old.gpu is not None else record
         if old.toolkit.version != record.toolkit.version:
             self._reporter.warn(

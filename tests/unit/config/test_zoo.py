@@ -43,6 +43,7 @@ READER_ONLY = {
     "matrix/tag",
     "matrix/unquoted-key",
     "upstream/duplicate-switch",
+    "upstream/licence-of-other-project",
     # one value against another
     "matrix/ci-of-unknown-toolkit",
     "matrix/exclusion-of-nulls",

@@ -115,7 +115,7 @@
     if (others.length) more.append(" Also fits: ");
     others.slice(0, 3).forEach((found, place) => more.append(place ? ", " : "", linkTo(found)));
     byId("answer").replaceChildren(...shown, more);
-    addButtons(byId("answer"));
+    addButtons(byId("choose"));
     return `${title} serves these.`;
   };
   const showNothing = (answers) => {
@@ -156,6 +156,7 @@
   form.addEventListener("change", update);
   form.addEventListener("submit", (event) => event.preventDefault());
   form.closest("[hidden]").hidden = false;
+  addButtons(byId("choose"));
 
   // The filter.
   const bodies = [...document.querySelectorAll("tbody.package")];

@@ -1,0 +1,151 @@
+"""The verb reproduce, as far as it goes without building: words, records, members, and joining what came of it."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from tests.unit import proof_zoo
+from tests.unit import wheel_zoo as zoo
+from tests.unit.record_zoo import REPRODUCTION
+
+from hopperforge.cli import run_command
+from hopperforge.errors import CompileError, GateError, ToolError
+from hopperforge.model.record import Record
+from hopperforge.model.versions import PythonVersion
+from hopperforge.stages import rebuild
+from hopperforge.stages.wheel_archive import read_wheel, write_wheel
+from hopperforge.verbs import Call
+from hopperforge.verbs_proof import _compare
+
+
+@pytest.fixture
+def house(tmp_path: Path, project_root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A wheelhouse with one package, and the command line in front of it."""
+    folder = tmp_path / "wheelhouse"
+    monkeypatch.chdir(project_root)
+    monkeypatch.setenv("HOPPERFORGE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HOPPERFORGE_WHEELHOUSE", str(folder))
+    path, record = proof_zoo.package(folder)
+    Path(f"{path}.json").write_bytes(dataclasses.replace(record, reproduced=()).to_json())
+    return folder
+
+
+def _wheel(house: Path) -> Path:
+    (path,) = house.glob("*.whl")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "the word wheel= is missing"),
+        (["wheel=nowhere.whl"], "there is no file nowhere.whl"),
+        (["wheel=a.whl", "objects=some"], "objects=some: there is new"),
+        (["wheel=a.whl", "colour=red"], "unknown word colour=red"),
+        (["twice", "profile=none"], "profile=none"),
+    ],
+)
+def test_wrong_words_are_refused(house: Path, words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert house.is_dir()
+    assert run_command(["reproduce", *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_wheel_of_another_record_is_refused(house: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with _wheel(house).open("ab") as stream:
+        stream.write(b"x")
+    assert run_command(["reproduce", f"wheel={_wheel(house)}"]) == 2
+    assert "is the record of another file" in capsys.readouterr().err
+
+
+def test_a_result_made_elsewhere_joins_the_record_once(house: Path, tmp_path: Path) -> None:
+    record = Record.from_json(Path(f"{_wheel(house)}.json").read_bytes(), "r")
+    entry = {"created": "2026-11-22T07:00:00Z", "machine": "x86_64, 16 cores", "engine": "podman", "by": "ann"}
+    result = tmp_path / "reproduced.json"
+    result.write_text(json.dumps({"sha256": record.wheel.sha256, "reproduction": entry}))
+    for _ in range(2):
+        assert run_command(["record", str(result)]) == 0
+    joined = Record.from_json(Path(f"{_wheel(house)}.json").read_bytes(), "r")
+    assert joined.reproduced == (REPRODUCTION,)
+
+
+@pytest.mark.parametrize("entry", [{}, [], 7, {"created": 1, "machine": "m", "engine": "e", "by": None}])
+def test_what_is_no_result_is_refused(house: Path, tmp_path: Path, entry: object) -> None:
+    digest = Record.from_json(Path(f"{_wheel(house)}.json").read_bytes(), "r").wheel.sha256
+    result = tmp_path / "reproduced.json"
+    result.write_text(json.dumps({"sha256": digest, "reproduction": entry}))
+    assert run_command(["record", str(result)]) == 2
+
+
+def _changed(path: Path, member: str, data: bytes, folder: Path) -> Path:
+    wheel = read_wheel(path)
+    final = folder / path.name
+    write_wheel(final, dataclasses.replace(wheel, files={**wheel.files, member: data}), epoch=zoo.EPOCH)
+    return final
+
+
+@pytest.mark.parametrize(
+    ("member", "first"),
+    [
+        (zoo.LIBRARY, f"front: {zoo.LIBRARY} differs"),
+        (f"{zoo.INFO}/METADATA", f"front: {zoo.INFO}/METADATA differs"),
+        (proof_zoo.SBOM_MEMBER, f"repair: {zoo.INFO}/RECORD differs"),
+    ],
+)
+def test_the_member_that_differs_is_named_with_its_maker(house: Path, tmp_path: Path, member: str, first: str) -> None:
+    other = _changed(_wheel(house), member, b"other", tmp_path / "other")
+    assert rebuild.different_members(_wheel(house), other)[0] == first
+
+
+def test_equal_members_in_another_archive_are_repairs(house: Path, tmp_path: Path) -> None:
+    final = tmp_path / "later" / _wheel(house).name
+    write_wheel(final, read_wheel(_wheel(house)), epoch=zoo.EPOCH + 100)
+    assert rebuild.different_members(_wheel(house), final) == ["repair: every member is the same, the archives are not"]
+
+
+def test_other_bytes_are_refused_by_the_first_stage_and_kept(house: Path, tmp_path: Path) -> None:
+    path = _wheel(house)
+    record = Record.from_json(Path(f"{path}.json").read_bytes(), "r")
+    other = _changed(path, zoo.LIBRARY, b"\x7fELF other", tmp_path / "other")
+    assert record.pack is not None
+    unit = dataclasses.replace(record.pack.units[0], sha256="ff" * 32)
+    pack = dataclasses.replace(record.pack, units=(unit, *record.pack.units[1:]))
+    facts = dataclasses.replace(record.wheel, sha256="ee" * 32)
+    call = _call(tmp_path)
+    before = rebuild.Rebuilt(path=path, record=record)
+    after = rebuild.Rebuilt(path=other, record=dataclasses.replace(record, pack=pack, wheel=facts))
+    _compare(call, before, before)
+    with pytest.raises(GateError) as caught:
+        _compare(call, before, after)
+    said = f"{path.name} was not reproduced: unit {unit.path}: the object was {'08' * 32}, and is {'ff' * 32}"
+    assert caught.value.sentence == said
+    kept = tmp_path / "cache" / "refused" / path.name
+    assert caught.value.detail[-1] == f"what came out now is kept: {kept}"
+    assert kept.read_bytes() == other.read_bytes()
+    assert any("diffoscope" in line for line in caught.value.detail)
+
+
+def _call(folder: Path) -> Call:
+    return Call(
+        words=(),
+        as_json=False,
+        workspace=zoo.workspace(folder),
+        python=PythonVersion(3, 11),
+        platform="linux_x86_64",
+        now=lambda: "2026-11-22T07:00:00Z",
+        answer=lambda _: None,
+    )
+
+
+def test_a_failed_build_keeps_its_kind_of_error() -> None:
+    assert rebuild._failure(6) is CompileError
+    assert rebuild._failure(139) is ToolError
+
+
+def test_a_copied_checkout_has_what_a_build_reads_and_no_other_rights(project_root: Path, tmp_path: Path) -> None:
+    copy = rebuild.copy_project(project_root, tmp_path / "copy", private=True)
+    assert (copy / "recipes" / "fa3-fwd" / "recipe.yaml").is_file()
+    assert (copy / "LICENSE").read_bytes() == (project_root / "LICENSE").read_bytes()
+    assert not (copy / "flash-attention" / "src").exists()
+    assert all(path.stat().st_mode & 0o077 == 0 for path in copy.rglob("*"))
