@@ -3,6 +3,7 @@
 import hashlib
 import tarfile
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,7 +61,11 @@ def test_yanked_wheels_are_given_to_no_cell() -> None:
     yanked = entry("3.0.1+cu124", yanked="slow")
     cell = CudaVersion.parse("12.8"), TorchVersion.parse("2.9")
     assert wheels_for([CU124, yanked], *cell, None) == [CU124]
-    assert constraint_files(Catalog.of([yanked])) == {}
+    left = constraint_files(Catalog.of([yanked]))
+    assert (
+        b"3.0.1+cu124" in constraint_files(Catalog.of([replace(yanked, yanked=None)]))["cu124/torch2.9/constraints.txt"]
+    )
+    assert b"3.0.1" not in left["cu124/torch2.9/constraints.txt"]
 
 
 def test_the_profiles_of_a_cell_are_named() -> None:

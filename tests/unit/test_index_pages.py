@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import unquote, urljoin
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.index_zoo import catalog, cells, entry, many
 
@@ -214,6 +214,7 @@ def test_versions_are_listed_in_order() -> None:
     assert page["versions"] == ["3.0.0+cu124", "3.0.0+cu130", "3.9.0+cu124", "3.10.0+cu124"]
 
 
+@settings(deadline=None)  # a busy machine is no defect
 @given(st.randoms(use_true_random=False))
 def test_the_order_of_publishing_and_the_clock_do_not_order_pages(shuffler: random.Random) -> None:
     entries = [STABLE_124, STABLE_130, BOUND_124, BOUND_126, TRIMMED]
@@ -228,6 +229,7 @@ def test_the_order_of_publishing_and_the_clock_do_not_order_pages(shuffler: rand
     )
 
 
+@settings(deadline=None)  # a busy machine is no defect
 @given(st.text(min_size=1), st.integers(min_value=0, max_value=6))
 def test_any_path_survives_its_address(path: str, depth: int) -> None:
     made = address(path, depth)
@@ -236,6 +238,7 @@ def test_any_path_survives_its_address(path: str, depth: int) -> None:
     assert re.fullmatch(r"[A-Za-z0-9._~/%-]*", made)
 
 
+@settings(deadline=None)  # a busy machine is no defect
 @given(st.text(min_size=1))
 def test_any_reason_survives_both_forms(reason: str) -> None:
     pages = simple_pages(catalog(replace(STABLE_130, yanked=reason)))
@@ -246,6 +249,7 @@ def test_any_reason_survives_both_forms(reason: str) -> None:
     assert "<" not in written
 
 
+@settings(deadline=None)  # a busy machine is no defect
 @given(
     st.lists(
         st.sampled_from([STABLE_124, STABLE_130, BOUND_124, BOUND_126, TRIMMED, BOUND_TRIMMED]),
@@ -314,6 +318,7 @@ def test_the_whole_index_has_every_simple_page() -> None:
 ENTRIES = [STABLE_124, STABLE_130, BOUND_124, BOUND_126, TRIMMED, BOUND_TRIMMED]
 
 
+@settings(deadline=None)  # a busy machine is no defect
 @given(st.lists(st.sampled_from(ENTRIES), max_size=5, unique=True), st.sampled_from(ENTRIES))
 def test_no_file_of_an_index_ever_goes_for_nothing_removes_it(entries: list[Entry], one: Entry) -> None:
     before = index_files(catalog(*entries)).keys()
