@@ -21,7 +21,7 @@ from hopperforge.model.place import StorePlace
 from hopperforge.report import Recorder
 from hopperforge.run.workspace import Workspace
 from hopperforge.stages.kernels import cached_units, compile_pack, unit_keys
-from hopperforge.store.shared import SharedObjects, held
+from hopperforge.store.shared import SharedObjects, held, open_shared
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
@@ -78,6 +78,13 @@ def machine(root: Path, environ: dict[str, str], place: str = PLACE) -> tuple[Wo
 def in_bucket(key: str, data: bytes) -> list[str]:
     folder = f"team/a/{key[:2]}/{key}"
     return [f"{folder}/{hashlib.sha256(data).hexdigest()}.o", f"{folder}/entry.json"]
+
+
+@pytest.mark.usefixtures("bucket")
+def test_plain_http_that_is_allowed_by_name_works(environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+    store = open_shared(StorePlace.parse(PLACE), {**environ, "AWS_ALLOW_HTTP": "true"}, Recorder())
+    assert store.put(KEY, DATA, path=PATH, cost=COST).sha256 == hashlib.sha256(DATA).hexdigest()
 
 
 def test_what_one_machine_puts_another_reads_and_keeps(

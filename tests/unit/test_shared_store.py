@@ -106,9 +106,11 @@ def test_an_outage_begins_once_however_many_see_it() -> None:
     assert not outages.known("s3://c")
 
 
-def test_plain_http_is_for_loopback_alone() -> None:
+@pytest.mark.parametrize("allowed", [{}, {"AWS_ALLOW_HTTP": "false"}], ids=["unsaid", "false"])
+def test_plain_http_is_for_loopback_alone(allowed: dict[str, str]) -> None:
+    environ = {"AWS_ENDPOINT_URL": "http://store.invalid:9000", **allowed}
     with pytest.raises(StorageError, match="AWS_ENDPOINT_URL is plain http to another machine") as caught:
-        open_shared(StorePlace.parse("s3://bucket"), {"AWS_ENDPOINT_URL": "http://store.invalid:9000"}, Recorder())
+        open_shared(StorePlace.parse("s3://bucket"), environ, Recorder())
     assert caught.value.hint is not None
     assert "AWS_ALLOW_HTTP=true" in caught.value.hint
 

@@ -41,7 +41,7 @@ _RETRIES: Final["RetryConfig"] = {
 _CONNECT_TIMEOUT: Final = timedelta(seconds=3)
 _REQUEST_TIMEOUT: Final = timedelta(seconds=60)
 _ENDPOINTS: Final = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT")
-_ALLOW_HTTP: Final = "AWS_ALLOW_HTTP"  # obstore reads it itself
+_ALLOW_HTTP: Final = "AWS_ALLOW_HTTP"  # the name other tools know; options given in words take its place in obstore
 _AT_ONCE: Final = 16
 _DENIED: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
@@ -68,13 +68,14 @@ def open_bucket(
     """Open a bucket, asking it nothing yet; StorageError if its address or the settings in `environ` are no good."""
     options: ClientConfig = {"connect_timeout": _CONNECT_TIMEOUT, "timeout": request_timeout}
     plain = {name: environ[name] for name in _ENDPOINTS if environ.get(name, "").startswith("http://")}
-    if plain and _ALLOW_HTTP not in environ:
-        for name, url in plain.items():
-            if not _is_loopback(url):
-                raise StorageError(
-                    f"{name} is plain http to another machine, where objects could be changed on their way",
-                    hint=f"export {_ALLOW_HTTP}=true   # if that network is to be trusted",
-                )
+    trusted = environ.get(_ALLOW_HTTP, "").lower() == "true"
+    for name, url in plain.items():
+        if not trusted and not _is_loopback(url):
+            raise StorageError(
+                f"{name} is plain http to another machine, where objects could be changed on their way",
+                hint=f"export {_ALLOW_HTTP}=true   # if that network is to be trusted",
+            )
+    if plain:
         options["allow_http"] = True
     try:
         return from_url(str(place), client_options=options, retry_config=_RETRIES)
