@@ -11,6 +11,10 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.gnuversions import GNUVerNeedSection, GNUVerSymSection
 from elftools.elf.sections import SymbolTableSection
 
+# What pyelftools meets in a damaged file: links to sections that are not there, places and sizes no file has.
+_OF_DAMAGE = (AttributeError, UnicodeDecodeError, OverflowError, ZeroDivisionError, LookupError, TypeError)
+_MOST_SECTIONS = 65_535  # where the header's own count ends; a damaged one may say 2^64, and each would be looked at
+
 _VISIBLE = frozenset({"STV_DEFAULT", "STV_PROTECTED"})
 
 
@@ -39,13 +43,15 @@ def read_library(data: bytes) -> Library:
             exports=tuple(sorted(_exports(symbols))),
             versions=tuple(sorted(_versions(elf, symbols))),
         )
-    except (ELFError, ConstructError, AttributeError, UnicodeDecodeError) as error:
-        # AttributeError: pyelftools follows links between sections that a damaged file does not have
+    except (ELFError, ConstructError, *_OF_DAMAGE) as error:
         message = f"it is no readable shared library: {error}"
         raise ValueError(message) from error
 
 
 def _dynamic_sections(elf: ELFFile) -> tuple[DynamicSection, SymbolTableSection]:
+    if elf.num_sections() > _MOST_SECTIONS:
+        message = f"it claims {elf.num_sections()} sections"
+        raise ELFError(message)
     dynamic = elf.get_section_by_name(".dynamic")
     symbols = elf.get_section_by_name(".dynsym")
     if not isinstance(dynamic, DynamicSection) or not isinstance(symbols, SymbolTableSection):
