@@ -12,6 +12,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from email import message_from_string
 from importlib.metadata import Distribution
 from pathlib import Path
 from typing import Any, Callable
@@ -158,9 +159,12 @@ def ask_torch() -> Mapping[str, Any]:
 
 
 def name_of(one: Distribution) -> str:
-    """The normalised name; "" for a folder that holds no metadata any more, of which the newest Pythons give None."""
-    metadata = one.metadata
-    return normal(metadata["Name"]) if metadata and "Name" in metadata else ""
+    """The normalised name; "" for a folder that holds no metadata any more.
+
+    `metadata` of such a one is empty, None, or an error, by the Python and by who else finds distributions in it.
+    """
+    text = one.read_text("METADATA") or one.read_text("PKG-INFO") or ""
+    return normal(message_from_string(text)["Name"] or "")
 
 
 def look_at_torch(own: Sequence[Distribution], answer: Mapping[str, Any]) -> Torch | None:

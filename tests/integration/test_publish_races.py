@@ -20,6 +20,8 @@ from hopperforge.model.record import Record
 from hopperforge.stages.publish import Parcel, publish, read_catalog, set_yanked
 from hopperforge.store.targets import FolderTarget, Held, Mark, Target
 
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+
 OTHER = "3.0.1+cu124torch2.6"
 STEPS = 200
 
