@@ -72,7 +72,9 @@ def build(wheelhouse: Path, options: argparse.Namespace, *words: str) -> int:
     """Type a build; returns how many units it compiled."""
     argv = [sys.executable, "-m", "hopperforge", "build", f"profile={options.profile}", *words, "engine=host", "--json"]
     environ = {**os.environ, "HOPPERFORGE_WHEELHOUSE": str(wheelhouse)}
-    done = subprocess.run(argv, cwd=PROJECT, env=environ, stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603 - argv list
+    done = subprocess.run(argv, cwd=PROJECT, env=environ, capture_output=True, text=True, check=False)  # noqa: S603 - argv list
+    if done.returncode != 0:
+        raise SystemExit(done.stderr)
     return sum(result["units_compiled"] for result in json.loads(done.stdout)["builds"])
 
 
