@@ -30,9 +30,12 @@ from pathlib import Path
 from hopperforge.config.project import load_project
 from hopperforge.errors import GateError
 from hopperforge.model.cell import AbiClass, Build
+from hopperforge.model.record import CompilerFacts, FrontFacts, SourceFacts, ToolkitFacts
 from hopperforge.model.request import Kernels
+from hopperforge.model.toolkit import ToolkitOrigin
 from hopperforge.model.versions import ToolkitVersion
 from hopperforge.model.wheel import RepairedWheel
+from hopperforge.provenance.contents import Contents
 from hopperforge.report import Recorder
 from hopperforge.run.workspace import Workspace
 from hopperforge.stages.verify import verify
@@ -145,7 +148,28 @@ def judge(wheel: Path, folder: Path) -> None:
     )
     driver = project.matrix.toolkits[cuda].driver
     with suppress(GateError):
-        verify(RepairedWheel(path=wheel, platform_tags=()), build=made, driver=driver, requires=(), workspace=workspace)
+        verify(
+            RepairedWheel(path=wheel, platform_tags=()),
+            build=made,
+            driver=driver,
+            requires=(),
+            contents=unknown(made),
+            workspace=workspace,
+        )
+
+
+def unknown(made: Build) -> Contents:
+    """Contents of which nothing is known, as of a wheel of somebody else's."""
+    return Contents(
+        name=made.recipe.package.distribution,
+        version=made.version,
+        source=SourceFacts(pin="", commit="", epoch=0, trees={}, origin="", patches={}, kernel_tree="", front_tree=""),
+        toolkit=ToolkitFacts(version=made.cuda, release="", origin=ToolkitOrigin.REGISTRY, fingerprint={}),
+        host_compiler=CompilerFacts(version="", fingerprint={}),
+        image=None,
+        front=FrontFacts(torch_release="", torch_wheel_sha256="", flags=(), tools={}),
+        licences={},
+    )
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -136,7 +136,9 @@ def _compare(call: Call, before: Rebuilt, after: Rebuilt) -> None:
     members = different_members(before.path, after.path)
     guilty = next((line for line in differences if not line.startswith(("front", "repair", "wheel"))), members[0])
     kept = keep_for_a_look(after, call.workspace)
-    report = diffoscope(before.path, kept, call.workspace)
+    passing = before.path.is_relative_to(call.workspace.work)  # it goes with its folder
+    first = keep_for_a_look(before, call.workspace, "before") if passing else before.path
+    report = diffoscope(first, kept, call.workspace)
     raise refusal(before.path.name, guilty, [*differences, *members, *_other_tool(before, after), *report], kept)
 
 
@@ -231,13 +233,16 @@ def _twice(call: Call, words: Sequence[str]) -> None:
     """Build the same request in two places, under all conditions that should not matter, and compare."""
     parse_words(words, call.project())
     with _place(call) as folder:
+        # both checkouts before the first build: what is edited meanwhile must not come between them
+        places = [
+            (conditions, copy_project(call.workspace.project, folder / conditions.name / "project", private=private))
+            for conditions, private in ((FIRST, False), (SECOND, True))
+        ]
         made = []
-        for conditions in (FIRST, SECOND):
+        for conditions, project in places:
             call.workspace.reporter.stage("rebuild", conditions.name)
-            place = make_folder(folder / conditions.name)
-            project = copy_project(call.workspace.project, place / "project", private=conditions is SECOND)
             limited = [*words, "jobs=1"] if conditions.cores and not _gives_jobs(words) else words
-            made.append(rebuild(limited, conditions, folder=place, project=project, workspace=call.workspace))
+            made.append(rebuild(limited, conditions, folder=project.parent, project=project, workspace=call.workspace))
         _compare(call, *made)
         call.answer(f"{made[0].path.name}: twice the same bytes, {made[0].record.wheel.sha256}")
         call.answer("other paths, umask, cores, order, locale, time zone, hash seed, user name, and another time")

@@ -13,6 +13,7 @@ from hopperforge.cli import run_command
 from hopperforge.errors import CompileError, GateError, ToolError
 from hopperforge.model.record import Record
 from hopperforge.model.versions import PythonVersion
+from hopperforge.run.files import write_atomic
 from hopperforge.stages import rebuild
 from hopperforge.stages.wheel_archive import read_wheel, write_wheel
 from hopperforge.verbs import Call
@@ -123,6 +124,12 @@ def test_other_bytes_are_refused_by_the_first_stage_and_kept(house: Path, tmp_pa
     kept = tmp_path / "cache" / "refused" / path.name
     assert caught.value.detail[-1] == f"what came out now is kept: {kept}"
     assert kept.read_bytes() == other.read_bytes()
+    # what lies in a folder that goes is kept as well
+    passing = call.workspace.work / path.name
+    write_atomic(passing, path.read_bytes())
+    with pytest.raises(GateError):
+        _compare(call, rebuild.Rebuilt(path=passing, record=record), after)
+    assert (kept.parent / "before" / path.name).read_bytes() == path.read_bytes()
     assert any("diffoscope" in line for line in caught.value.detail)
 
 

@@ -25,7 +25,7 @@ from hopperforge.store.wheelhouse import RECORD_SUFFIX, SIGNATURE_SUFFIX
 
 REQUIRED_GATES: Final = frozenset(
     {"metadata", "record", "sbom", "licences", "bundled", "needed", "exports", "runpath", "paths", "size"}
-    | {"platform-tag", "abi3", "architectures"}
+    | {"platform-tag", "abi3", "architectures", "compression"}
 )
 """The gates that every build passes; imports and the GPU come on top, where a package was brought to them."""
 

@@ -131,9 +131,9 @@ def _maker(member: str) -> str:
     return "repair" if member.endswith((".dist-info/RECORD", ".dist-info/WHEEL", ".cdx.json")) else "front"
 
 
-def keep_for_a_look(rebuilt: Rebuilt, workspace: Workspace) -> Path:
+def keep_for_a_look(rebuilt: Rebuilt, workspace: Workspace, folder: str = "") -> Path:
     """Copy what came out with other bytes to where refused packages are kept, its record beside it."""
-    kept = workspace.cache / "refused" / rebuilt.path.name
+    kept = workspace.cache / "refused" / folder / rebuilt.path.name
     write_atomic(kept, rebuilt.path.read_bytes())
     write_atomic(kept.with_name(f"{kept.name}.json"), rebuilt.record.to_json())
     return kept
