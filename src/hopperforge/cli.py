@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import importlib
 import os
 import platform
 import signal
@@ -13,48 +14,39 @@ from typing import Final, NoReturn
 
 import platformdirs
 
-from hopperforge import (
-    __version__,
-    verbs,
-    verbs_bundle,
-    verbs_cache,
-    verbs_doctor,
-    verbs_index,
-    verbs_packages,
-    verbs_proof,
-    verbs_serve,
-)
+from hopperforge import __version__, verbs
 from hopperforge.console import standard_reporter
 from hopperforge.errors import INTERRUPTED_EXIT_CODE, HopperforgeError, InputError
 from hopperforge.model.place import StorePlace
 from hopperforge.model.versions import PythonVersion
 from hopperforge.run.workspace import Workspace
 
-VERBS: Final[dict[str, tuple[Callable[[verbs.Call], None], str]]] = {
-    "plan": (verbs.plan, "show what would be built, and why"),
-    "matrix": (verbs.matrix, "show the support table: what was built, proven, and can be built here"),
-    "fetch": (verbs.fetch, "fetch and verify the pinned upstream source"),
-    "patch": (verbs.patch, "apply the patch series and list a profile's units"),
-    "build": (verbs.build, "build packages into the wheelhouse"),
-    "image": (verbs.image, "make the builder image of a toolkit: cuda=13.0 engine=docker"),
-    "doctor": (verbs_doctor.doctor, "say what this machine lacks: engine, or node index=URL"),
+VERBS: Final[dict[str, tuple[str, str]]] = {
+    "plan": ("verbs", "show what would be built, and why"),
+    "matrix": ("verbs", "show the support table: what was built, proven, and can be built here"),
+    "fetch": ("verbs", "fetch and verify the pinned upstream source"),
+    "patch": ("verbs", "apply the patch series and list a profile's units"),
+    "build": ("verbs", "build packages into the wheelhouse"),
+    "image": ("verbs", "make the builder image of a toolkit: cuda=13.0 engine=docker"),
+    "doctor": ("verbs_doctor", "say what this machine lacks: engine, or node index=URL"),
     "verify": (
-        verbs_packages.verify,
+        "verbs_packages",
         "import a wheel beside a real torch: wheel=FILE torch=2.11 [base=trixie]; judge its signature: key=PUBLIC.pem",
     ),
-    "smoke": (verbs_packages.smoke, "run the smoke tests on this machine's GPU: wheel=FILE interpreter=python3"),
-    "record": (verbs_packages.record, "join a smoke run's result to the wheel's record: gpu.json"),
+    "smoke": ("verbs_packages", "run the smoke tests on this machine's GPU: wheel=FILE interpreter=python3"),
+    "record": ("verbs_packages", "join a smoke run's result to the wheel's record: gpu.json"),
     "reproduce": (
-        verbs_proof.reproduce,
+        "verbs_proof",
         "build a wheel again from its record and compare: wheel=FILE, or twice profile=hdim128-bf16",
     ),
-    "sign": (verbs_proof.sign, "sign a wheel and its record: wheel=FILE key=PRIVATE.pem, or key=new folder=FOLDER"),
-    "publish": (verbs_index.publish, "publish proven packages: to=FOLDER, s3://, gs:// or https://; promote=, yank="),
-    "bundle": (verbs_bundle.bundle, "make a tar that installs with no network: cuda=12.8 torch=2.9 [with=torch]"),
-    "cache": (verbs_cache.cache, "look after compiled objects: stats, verify, share or trim=20GB"),
-    "serve": (verbs_serve.serve, "show a published index to a laboratory: folder=DIR host=127.0.0.1 port=8000"),
-    "clean": (verbs.clean, "remove what can be made again: what=work, cache or wheelhouse"),
+    "sign": ("verbs_proof", "sign a wheel and its record: wheel=FILE key=PRIVATE.pem, or key=new folder=FOLDER"),
+    "publish": ("verbs_index", "publish proven packages: to=FOLDER, s3://, gs:// or https://; promote=, yank="),
+    "bundle": ("verbs_bundle", "make a tar that installs with no network: cuda=12.8 torch=2.9 [with=torch]"),
+    "cache": ("verbs_cache", "look after compiled objects: stats, verify, share or trim=20GB"),
+    "serve": ("verbs_serve", "show a published index to a laboratory: folder=DIR host=127.0.0.1 port=8000"),
+    "clean": ("verbs", "remove what can be made again: what=work, cache or wheelhouse"),
 }
+"""Each verb, the module with the function of its name, and what it does."""
 JSON_VERBS: Final = ("plan", "patch", "build", "matrix", "doctor")
 PUBLISHING: Final = ("publish",)
 UNPROVEN: Final = (*PUBLISHING, "bundle")
@@ -79,7 +71,7 @@ def run_command(argv: Sequence[str]) -> int:
         _check_flags(arguments)
         call = _call(arguments)
         with contextlib.closing(call.workspace.reporter):
-            VERBS[arguments.verb][0](call)
+            find_verb(arguments.verb)(call)
         sys.stdout.flush()
     except HopperforgeError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
@@ -104,6 +96,12 @@ def _check_flags(arguments: argparse.Namespace) -> None:
             flag = name.replace("_", "-")
             has = "have" if len(having) > 1 else "has"
             raise InputError(f"{arguments.verb} has no --{flag}; {', '.join(having)} {has}")
+
+
+def find_verb(name: str) -> Callable[[verbs.Call], None]:
+    """Import a verb's module, and no other: some need libraries that take as long to load as a whole plan."""
+    verb: Callable[[verbs.Call], None] = getattr(importlib.import_module(f"hopperforge.{VERBS[name][0]}"), name)
+    return verb
 
 
 class _Parser(argparse.ArgumentParser):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hopperforge.cli import VERBS, run_command
+from hopperforge.cli import VERBS, find_verb, run_command
 
 
 @pytest.fixture
@@ -25,6 +25,17 @@ def checkout(tmp_path: Path, project_root: Path, monkeypatch: pytest.MonkeyPatch
 def test_every_verb_has_a_session(project_root: Path) -> None:
     noxfile = (project_root / "noxfile.py").read_text(encoding="utf-8")
     assert [verb for verb in VERBS if f'\nverb("{verb}", ' not in noxfile] == []
+
+
+def test_every_verb_is_a_function_of_its_module() -> None:
+    assert {find_verb(name).__name__ for name in VERBS} == set(VERBS)
+
+
+def test_a_plan_does_not_wait_for_what_other_verbs_load() -> None:
+    heavy = ("werkzeug", "securesystemslib", "jsonschema", "simple_repository", "distributed")
+    code = f"import sys, hopperforge.cli as cli; cli.find_verb('plan'); print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_outside_a_checkout(

@@ -27,7 +27,6 @@ from cyclonedx.model.component import (
 from cyclonedx.model.license import DisjunctiveLicense, LicenseExpression
 from cyclonedx.output.json import JsonV1Dot6
 from cyclonedx.schema import SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
 from packageurl import PackageURL
 
 from hopperforge.provenance.contents import CUTLASS, EXPRESSION, Contents
@@ -189,6 +188,9 @@ def sbom_problems(data: bytes, contents: Contents) -> list[str]:
         document = json.loads(data)
     except (ValueError, RecursionError) as error:
         return [f"it is no JSON: {error}"]
+    # its formats are grammars that are compiled when imported, two seconds that only a finished wheel is worth
+    from cyclonedx.validation.json import JsonStrictValidator  # noqa: PLC0415
+
     invalid = JsonStrictValidator(SchemaVersion.V1_6).validate_str(data.decode("utf-8", errors="replace"))
     if invalid is not None:
         return [f"it is not valid CycloneDX: {_reason(invalid)}"]
