@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
+import pytest
 from tests import reproduced
 from tests.unit.record_zoo import PACK, record
 
@@ -35,3 +37,17 @@ def test_the_complaint_says_how_to_renew_the_file() -> None:
         "if that is meant: nox -s build -- cuda=13.0 && "
         "python -m tests.reproduced wheelhouse/fa3_fwd-3.0.0+cu130-cp39-abi3-manylinux_2_17_x86_64.whl.json"
     )
+
+
+def test_another_zlib_packs_another_wheel_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    front = dataclasses.replace(record().front, tools={"zlib": "1.2.13"})
+    stored = tmp_path / "reproduced.json"
+    stored.write_text(json.dumps(reproduced.expected_of(record(front=front))))
+    monkeypatch.setattr(reproduced, "STORED", stored)
+    wheel = dataclasses.replace(record().wheel, sha256="ff" * 32)
+    newer = dataclasses.replace(front, tools={"zlib": "1.3.1"})
+    assert reproduced.complaint(record(front=newer, wheel=wheel), "") == ""
+    assert "wheel sha256: stored is" in reproduced.complaint(record(front=front, wheel=wheel), "")
+    unit = dataclasses.replace(PACK.units[0], sha256="ff" * 32)
+    moved = record(front=newer, wheel=wheel, pack=dataclasses.replace(PACK, units=(unit, *PACK.units[1:])))
+    assert "objects a.cu sha256: stored is" in reproduced.complaint(moved, "")
