@@ -80,6 +80,16 @@ def test_files_of_one_version_share_a_line() -> None:
     )
 
 
+def test_each_project_of_a_page_has_its_own_highest_version() -> None:
+    other = replace(entry("1.2.0+cu124"), project="fa3-jax", file="fa3_jax-1.2.0+cu124-py3-none-any.whl")
+    files = constraint_files(Catalog.of([entry("3.0.0+cu124"), entry("2.9.0+cu124"), other]))
+    text = files["cu124/torch2.9/constraints.txt"].decode()
+    assert [line.split()[0] for line in text.splitlines() if "==" in line] == [
+        "fa3-fwd==3.0.0+cu124",
+        "fa3-jax==1.2.0+cu124",
+    ]
+
+
 def test_every_cell_of_an_index_has_its_constraints() -> None:
     files = constraint_files(Catalog.of(ALL))
     assert sorted(files) == [

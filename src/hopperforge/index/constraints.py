@@ -38,9 +38,12 @@ def _suffix(entry: Entry) -> str:
 
 
 def _highest(entries: Iterable[Entry]) -> Sequence[Entry]:
+    """Those of the highest version of their project, of the ones that were not yanked."""
     standing = [entry for entry in entries if entry.yanked is None]
-    best = max((Version(entry.version) for entry in standing), default=None)
-    return [entry for entry in standing if Version(entry.version) == best]
+    best: dict[str, Version] = {}
+    for entry in standing:
+        best[entry.project] = max(Version(entry.version), best.get(entry.project, Version(entry.version)))
+    return [entry for entry in standing if Version(entry.version) == best[entry.project]]
 
 
 def constraint_lines(files: Iterable[tuple[str, str, str]]) -> str:
