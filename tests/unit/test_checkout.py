@@ -67,7 +67,7 @@ def test_umask_and_cores_are_those_asked_for(tmp_path: Path) -> None:
         "import os, json, sys\n"
         "if sys.orig_argv[1:3] == ['-m', 'hopperforge']:\n"
         "    mask = os.umask(0)\n"
-        "    print(json.dumps([mask, len(os.sched_getaffinity(0)), sys.orig_argv[3:]]))\n"
+        "    print(json.dumps([mask, len(os.sched_getaffinity(0)), sys.orig_argv[3:]]), flush=True)\n"
         "    os._exit(0)\n"
     )
     done = subprocess.run(
