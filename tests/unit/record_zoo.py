@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from hopperforge.index.proof import REQUIRED_GATES
 from hopperforge.model.record import (
     RECORD_FORMAT,
     CompilerFacts,
@@ -26,6 +27,7 @@ CUDA = ToolkitVersion.parse("13.0")
 GATES = (
     GateResult(name="metadata", passed=True, detail="fa3-fwd 3.0.0+cu130"),
     GateResult(name="size", passed=True, detail="the wheel 5 of 9 bytes"),
+    *(GateResult(name=name, passed=True, detail="") for name in sorted(REQUIRED_GATES - {"metadata", "size"})),
 )
 PACK = PackFacts(
     key="05" * 32,

@@ -18,6 +18,7 @@ from tests.unit import proof_zoo
 
 from hopperforge.cli import run_command
 from hopperforge.errors import GateError, HopperforgeError, InputError, TrustError
+from hopperforge.index.proof import REQUIRED_GATES
 from hopperforge.model.record import Record
 from hopperforge.model.wheel import GateResult
 from hopperforge.provenance.envelope import LARGEST, covers, open_envelope, sign
@@ -25,7 +26,6 @@ from hopperforge.provenance.keys import PublicKey, make_key_pair, read_signer
 from hopperforge.provenance.statement import make_statement, read_statement
 from hopperforge.report import Recorder
 from hopperforge.stages.attest import (
-    REQUIRED_GATES,
     check_signed,
     make_keys,
     package_problems,

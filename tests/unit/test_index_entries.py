@@ -104,13 +104,14 @@ def test_a_proven_record_lacks_nothing() -> None:
     ("changes", "says"),
     [
         ({"gates": (*GATES, IMPORTED, GateResult(name="paths", passed=False, detail="/x"))}, "gate paths failed: /x"),
+        ({"gates": (*GATES[1:], IMPORTED)}, f"gate {GATES[0].name} is missing"),
         ({"gates": GATES}, "no gate shows an import beside a torch it serves"),
         ({"gates": (replace(IMPORTED, passed=False), *GATES)}, "no gate shows an import beside a torch it serves"),
         (
             {"gates": (*GATES, replace(IMPORTED, name="import with torch 2.6 in python 3.11"))},
             "no gate shows an import beside a torch it serves",
         ),
-        ({"gates": ()}, "no gate was run"),
+        ({"gates": ()}, "gate abi3 is missing"),
         ({"gpu": None}, "no smoke tests on a GPU"),
         ({"gpu": {}}, "a smoke test on a GPU failed, or none passed"),
         ({"gpu": GPU | {"failed": 1}}, "a smoke test on a GPU failed, or none passed"),

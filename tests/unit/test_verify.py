@@ -9,6 +9,7 @@ from tests.unit import wheel_zoo as zoo
 from tests.unit.proof_zoo import contents, licensed
 
 from hopperforge.errors import GateError
+from hopperforge.index.proof import REQUIRED_GATES
 from hopperforge.model.cell import AbiClass, Build
 from hopperforge.model.profile import Budget, Profile
 from hopperforge.model.recipe import Cudart, PackageNames, Recipe
@@ -98,6 +99,7 @@ def test_good_wheel_passes_every_gate(tmp_path: Path) -> None:
         "architectures",
         "import with torch 2.9",
     ]
+    assert {result.name for result in verified.gates} - {proof.name} == REQUIRED_GATES
     assert all(result.passed for result in verified.gates)
     assert verified.size == repaired.path.stat().st_size
     assert verified.library_size == len(

@@ -1,4 +1,4 @@
-"""Whether a record proves its package, as publishing asks: every gate passed, an import shown, the GPU tests passed."""
+"""Whether a record proves its package, as publishing and signing ask: gates, and for publishing an import and a GPU."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -6,6 +6,12 @@ from typing import Any, Final
 from hopperforge.index.catalog import GpuProof, Speed
 from hopperforge.model.record import Record
 from hopperforge.model.wheel import ImportProof
+
+REQUIRED_GATES: Final = frozenset(
+    {"metadata", "record", "sbom", "licences", "bundled", "needed", "exports", "runpath", "paths", "size"}
+    | {"platform-tag", "abi3", "architectures", "compression"}
+)
+"""The gates that every build passes; imports and the GPU come on top, where a package was brought to them."""
 
 _GPU_KEYS: Final = ("gpu", "driver", "torch")
 
@@ -16,7 +22,7 @@ def unproven_reasons(record: Record) -> tuple[str, ...]:
     | missing                                                    | said            |
     |------------------------------------------------------------|-----------------|
     | a gate that failed                                         | which, and why  |
-    | every gate: none was run                                   | once            |
+    | a gate of every build that was not run                     | which           |
     | a passed import gate with one of the torches it serves     | once            |
     | the whole kit of smoke tests, passed on a GPU              | why not         |
     """
@@ -24,10 +30,15 @@ def unproven_reasons(record: Record) -> tuple[str, ...]:
     unimported = [] if _imported(record) else ["no gate shows an import beside a torch it serves (nox -s verify)"]
     return (
         *failed,
-        *([] if record.gates else ["no gate was run"]),
+        *missing_gates(record),
         *unimported,
         *_gpu_reasons(record),
     )
+
+
+def missing_gates(record: Record) -> list[str]:
+    """Name the gates of every build that a record does not hold; one of an older hopperforge lacks some."""
+    return [f"gate {name} is missing" for name in sorted(REQUIRED_GATES - {gate.name for gate in record.gates})]
 
 
 def _imported(record: Record) -> bool:

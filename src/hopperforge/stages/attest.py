@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from hopperforge.errors import GateError, InputError, RepairError, TrustError
+from hopperforge.index.proof import missing_gates
 from hopperforge.model.record import Record
 from hopperforge.provenance.contents import Contents
 from hopperforge.provenance.envelope import open_envelope, sign
@@ -22,12 +23,6 @@ from hopperforge.stages.gates import record_gate
 from hopperforge.stages.gates_contents import licences_gate, sbom_gate
 from hopperforge.stages.wheel_archive import read_wheel
 from hopperforge.store.wheelhouse import RECORD_SUFFIX, SIGNATURE_SUFFIX
-
-REQUIRED_GATES: Final = frozenset(
-    {"metadata", "record", "sbom", "licences", "bundled", "needed", "exports", "runpath", "paths", "size"}
-    | {"platform-tag", "abi3", "architectures", "compression"}
-)
-"""The gates that every build passes; imports and the GPU come on top, where a package was brought to them."""
 
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
@@ -130,8 +125,7 @@ def package_problems(wheel: Path, record: Record) -> list[str]:
     problems = [f"the record names the file {facts.file}"] if facts.file != wheel.name else []
     if sha256_file(wheel) != facts.sha256:
         return [*problems, f"the record names the sha256 {facts.sha256}, which the wheel does not have"]
-    names = {gate.name for gate in record.gates}
-    problems += [f"gate {name} is missing" for name in sorted(REQUIRED_GATES - names)]
+    problems += missing_gates(record)
     problems += [f"gate {gate.name} failed: {gate.detail}" for gate in record.gates if not gate.passed]
     try:
         archive = read_wheel(wheel)
