@@ -18,38 +18,38 @@ class Driver {
   Driver() : library_(dlopen("libcuda.so.1", RTLD_NOW)) {}
 
   bool start() {
-    void *context = nullptr;
+    void* context = nullptr;
     return library_ != nullptr && call<int (*)(unsigned)>("cuInit")(0) == 0 &&
-           call<int (*)(void **, int)>("cuDevicePrimaryCtxRetain")(&context, 0) == 0 &&
-           call<int (*)(void *)>("cuCtxSetCurrent")(context) == 0;
+           call<int (*)(void**, int)>("cuDevicePrimaryCtxRetain")(&context, 0) == 0 &&
+           call<int (*)(void*)>("cuCtxSetCurrent")(context) == 0;
   }
-  void *allocate(std::size_t bytes) {
+  void* allocate(std::size_t bytes) {
     std::uint64_t memory = 0;
-    return call<int (*)(std::uint64_t *, std::size_t)>("cuMemAlloc_v2")(&memory, bytes) == 0
-               ? reinterpret_cast<void *>(memory)
+    return call<int (*)(std::uint64_t*, std::size_t)>("cuMemAlloc_v2")(&memory, bytes) == 0
+               ? reinterpret_cast<void*>(memory)
                : nullptr;
   }
-  void upload(void *target, const void *source, std::size_t bytes) {
-    call<int (*)(std::uint64_t, const void *, std::size_t)>("cuMemcpyHtoD_v2")(
-        reinterpret_cast<std::uint64_t>(target), source, bytes);
+  void upload(void* target, const void* source, std::size_t bytes) {
+    call<int (*)(std::uint64_t, const void*, std::size_t)>("cuMemcpyHtoD_v2")(reinterpret_cast<std::uint64_t>(target),
+                                                                              source, bytes);
   }
   // Waits for everything before it, and says whether all went well.
-  bool download(void *target, const void *source, std::size_t bytes) {
+  bool download(void* target, const void* source, std::size_t bytes) {
     return call<int (*)()>("cuCtxSynchronize")() == 0 &&
-           call<int (*)(void *, std::uint64_t, std::size_t)>("cuMemcpyDtoH_v2")(
+           call<int (*)(void*, std::uint64_t, std::size_t)>("cuMemcpyDtoH_v2")(
                target, reinterpret_cast<std::uint64_t>(source), bytes) == 0;
   }
 
  private:
   template <typename Function>
-  Function call(const char *name) {
+  Function call(const char* name) {
     return reinterpret_cast<Function>(dlsym(library_, name));
   }
 
-  void *library_;
+  void* library_;
 };
 
-int explain(const char *what, const fa3::Status &status) {
+int explain(const char* what, const fa3::Status& status) {
   std::printf("%s: %s: %s\n", what, status.name(), status.message());
   return 1;
 }
@@ -70,10 +70,10 @@ int main() {
   // without a GPU any aligned address will do to ask whether the library has what the call needs
   alignas(256) static std::uint16_t nothing[8];
   const auto memory = [&](std::size_t bytes) { return gpu ? driver.allocate(bytes) : nothing; };
-  void *q = memory(2 * kElements);
-  void *k = memory(2 * kElements);
-  void *v = memory(2 * kElements);
-  void *out = memory(2 * kElements);
+  void* q = memory(2 * kElements);
+  void* k = memory(2 * kElements);
+  void* v = memory(2 * kElements);
+  void* out = memory(2 * kElements);
 
   fa3::ForwardParams params;
   params.problem.batch = 1;
@@ -100,7 +100,7 @@ int main() {
   driver.upload(q, ones.data(), 2 * kElements);
   driver.upload(k, ones.data(), 2 * kElements);
   driver.upload(v, ones.data(), 2 * kElements);
-  void *workspace = driver.allocate(bytes);
+  void* workspace = driver.allocate(bytes);
   if (const fa3::Status status = fa3::forward(params, workspace, bytes, nullptr); !status) {
     return explain("forward", status);
   }

@@ -37,13 +37,13 @@ struct Error {
   double relative() const { return difference == 0.0 ? 0.0 : std::sqrt(difference / expected); }
 };
 
-bool judge(const char *what, double error, double tolerance) {
+bool judge(const char* what, double error, double tolerance) {
   const bool right = error <= tolerance;
   std::printf("%-8s %s %.2e (at most %.0e)\n", what, right ? "right" : "WRONG", error, tolerance);
   return right;
 }
 
-void require_started(const Status &status) {
+void require_started(const Status& status) {
   if (status) return;
   std::fprintf(stderr, "refused: %s: %s\n", status.name(), status.message());
   std::exit(3);
@@ -55,7 +55,7 @@ struct Place {
   int head;
 };
 
-std::vector<Place> places_to_check(const Inputs &inputs) {
+std::vector<Place> places_to_check(const Inputs& inputs) {
   std::vector<Place> all;
   for (int batch = 0; batch < inputs.options.batch; ++batch) {
     for (int row = 0; row < inputs.lengths_q[static_cast<std::size_t>(batch)]; ++row) {
@@ -66,7 +66,8 @@ std::vector<Place> places_to_check(const Inputs &inputs) {
   if (count <= inputs.options.rows) return all;
   std::vector<Place> some;
   for (std::int64_t index = 0; index < inputs.options.rows; ++index) {
-    some.push_back(all[static_cast<std::size_t>(index * (count - 1) / std::max<std::int64_t>(inputs.options.rows - 1, 1))]);
+    some.push_back(
+        all[static_cast<std::size_t>(index * (count - 1) / std::max<std::int64_t>(inputs.options.rows - 1, 1))]);
   }
   return some;
 }
@@ -76,7 +77,7 @@ double lse_error(double found, double expected) {
   return std::isfinite(found) ? std::abs(found - expected) : INFINITY;
 }
 
-bool check_forward(const Inputs &inputs, const OnDevice &device) {
+bool check_forward(const Inputs& inputs, const OnDevice& device) {
   const std::vector<Place> places = places_to_check(inputs);
   if (places.empty()) return true;
   const Elements out = device.out();
@@ -85,10 +86,10 @@ bool check_forward(const Inputs &inputs, const OnDevice &device) {
   std::vector<double> lse_errors(places.size());
   in_parallel(static_cast<std::int64_t>(places.size()), [&](std::int64_t number) {
     const auto index = static_cast<std::size_t>(number);
-    const Place &place = places[index];
+    const Place& place = places[index];
     const Row expected = attend(inputs, place.batch, place.row, place.head);
-    const std::int64_t begin = (device.token_q(place.batch, place.row) * inputs.options.heads + place.head) *
-                               inputs.options.head_dim_v;
+    const std::int64_t begin =
+        (device.token_q(place.batch, place.row) * inputs.options.heads + place.head) * inputs.options.head_dim_v;
     for (std::size_t item = 0; item < expected.out.size(); ++item) {
       errors[index].add(out[begin + static_cast<std::int64_t>(item)], expected.out[item]);
     }
@@ -98,7 +99,7 @@ bool check_forward(const Inputs &inputs, const OnDevice &device) {
     }
   });
   Error sum;
-  for (const Error &error : errors) {
+  for (const Error& error : errors) {
     sum.difference += error.difference;
     sum.expected += error.expected;
   }
@@ -111,8 +112,8 @@ bool check_forward(const Inputs &inputs, const OnDevice &device) {
 
 using Token = std::int64_t (OnDevice::*)(int, int) const;
 
-double gradient_error(const OnDevice &device, Token token, const Elements &found, const std::vector<double> &expected,
-                      const std::vector<int> &lengths, int seqlen, int heads, int width) {
+double gradient_error(const OnDevice& device, Token token, const Elements& found, const std::vector<double>& expected,
+                      const std::vector<int>& lengths, int seqlen, int heads, int width) {
   Error error;
   const std::int64_t row_width = std::int64_t{heads} * width;
   for (std::size_t batch = 0; batch < lengths.size(); ++batch) {
@@ -127,8 +128,8 @@ double gradient_error(const OnDevice &device, Token token, const Elements &found
   return error.relative();
 }
 
-bool check_backward(const Inputs &inputs, const OnDevice &device) {
-  const Options &options = inputs.options;
+bool check_backward(const Inputs& inputs, const OnDevice& device) {
+  const Options& options = inputs.options;
   const std::int64_t products =
       std::int64_t{options.batch} * options.heads * options.seqlen_q * options.seqlen_k * options.head_dim;
   if (products > kLargestBackward || options.rows == 0) {
@@ -153,7 +154,7 @@ bool check_backward(const Inputs &inputs, const OnDevice &device) {
 }
 
 // Two operations for each product of the two matrices; of masked scores only what is seen counts.
-double forward_operations(const Inputs &inputs) {
+double forward_operations(const Inputs& inputs) {
   double pairs = 0.0;
   for (int batch = 0; batch < inputs.options.batch; ++batch) {
     for (int row = 0; row < inputs.lengths_q[static_cast<std::size_t>(batch)]; ++row) {
@@ -165,7 +166,7 @@ double forward_operations(const Inputs &inputs) {
 }
 
 // Median milliseconds of a call.
-double time_calls(const Call &call, int repeat, cudaStream_t stream) {
+double time_calls(const Call& call, int repeat, cudaStream_t stream) {
   cudaEvent_t begin = nullptr;
   cudaEvent_t end = nullptr;
   require(cudaEventCreate(&begin), "cudaEventCreate");
@@ -186,7 +187,7 @@ double time_calls(const Call &call, int repeat, cudaStream_t stream) {
   return static_cast<double>(times[times.size() / 2]);
 }
 
-void print_speed(const char *what, const Call &call, double operations, int repeat, cudaStream_t stream) {
+void print_speed(const char* what, const Call& call, double operations, int repeat, cudaStream_t stream) {
   const double milliseconds = time_calls(call, repeat, stream);
   std::printf("%-8s %.4f ms, %.1f TFLOP/s\n", what, milliseconds, operations / milliseconds * 1e-9);
 }
@@ -196,7 +197,7 @@ double seconds_since(std::chrono::steady_clock::time_point begin) {
 }
 
 // The fastest of several rounds, in microseconds for each of `count` calls.
-double fastest(int count, const std::function<double()> &round) {
+double fastest(int count, const std::function<double()>& round) {
   double best = INFINITY;
   for (int number = 0; number < 7; ++number) best = std::min(best, round());
   return best / count * 1e6;
@@ -204,7 +205,7 @@ double fastest(int count, const std::function<double()> &round) {
 
 // What a call costs: the processor's time to make it, and the time of many in a row against a graph of as many, which
 // holds the same kernels and leaves the library out.
-void print_overhead(const Call &call, cudaStream_t stream) {
+void print_overhead(const Call& call, cudaStream_t stream) {
   constexpr int kCalls = 200;  // the driver queues about a thousand launches before it makes the caller wait
   const auto in_a_row = [&] {
     for (int number = 0; number < kCalls; ++number) require_started(call(stream));
@@ -231,15 +232,16 @@ void print_overhead(const Call &call, cudaStream_t stream) {
     require(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
     return seconds_since(begin);
   });
-  std::printf("overhead %.2f us of the processor for a call, %.2f us a call in a row, %.2f us in a graph: %.2f us more\n",
-              processor, row, replay, row - replay);
+  std::printf(
+      "overhead %.2f us of the processor for a call, %.2f us a call in a row, %.2f us in a graph: %.2f us more\n",
+      processor, row, replay, row - replay);
   require(cudaGraphExecDestroy(ready), "cudaGraphExecDestroy");
   require(cudaGraphDestroy(graph), "cudaGraphDestroy");
 }
 
 }  // namespace
 
-int main(int count, char **words) {
+int main(int count, char** words) {
   const Options options = parse(count, words);
   const hopperforge::fa3::Build build = hopperforge::fa3::build();
   std::printf("hopperforge_fa3 %s, profile %s, CUDA %s\n", build.version, build.profile, build.cuda);

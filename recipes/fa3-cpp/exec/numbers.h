@@ -24,8 +24,8 @@ class Elements {
 
   std::size_t size_bytes() const { return bytes_.size(); }
   std::int64_t count() const { return static_cast<std::int64_t>(bytes_.size()) / element_bytes(dtype_); }
-  void *data() { return bytes_.data(); }
-  const void *data() const { return bytes_.data(); }
+  void* data() { return bytes_.data(); }
+  const void* data() const { return bytes_.data(); }
 
   double operator[](std::int64_t index) const {
     switch (dtype_) {
@@ -55,12 +55,12 @@ class Elements {
 
  private:
   template <typename Element>
-  Element &at(std::int64_t index) {
-    return reinterpret_cast<Element *>(bytes_.data())[index];
+  Element& at(std::int64_t index) {
+    return reinterpret_cast<Element*>(bytes_.data())[index];
   }
   template <typename Element>
-  const Element &at(std::int64_t index) const {
-    return reinterpret_cast<const Element *>(bytes_.data())[index];
+  const Element& at(std::int64_t index) const {
+    return reinterpret_cast<const Element*>(bytes_.data())[index];
   }
 
   hopperforge::fa3::DType dtype_;

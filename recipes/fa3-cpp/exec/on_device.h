@@ -10,36 +10,36 @@
 #include "reference.h"
 
 // End the program with status 4 and CUDA's words.
-void require(cudaError_t error, const char *what);
+void require(cudaError_t error, const char* what);
 
 // Memory of the device that is freed with this.
 class Memory {
  public:
   Memory() = default;
   explicit Memory(std::size_t bytes);
-  Memory(const void *source, std::size_t bytes);
-  Memory(Memory &&other) noexcept;
-  Memory &operator=(Memory &&other) noexcept;
+  Memory(const void* source, std::size_t bytes);
+  Memory(Memory&& other) noexcept;
+  Memory& operator=(Memory&& other) noexcept;
   ~Memory();
 
-  void *data() const { return data_; }
+  void* data() const { return data_; }
   std::size_t size() const { return bytes_; }
-  void download(void *target, std::size_t bytes) const;
+  void download(void* target, std::size_t bytes) const;
 
  private:
-  void *data_ = nullptr;
+  void* data_ = nullptr;
   std::size_t bytes_ = 0;
 };
 
-Memory upload(const Elements &elements);
-Memory upload(const std::vector<int> &numbers);
+Memory upload(const Elements& elements);
+Memory upload(const std::vector<int>& numbers);
 
 // One problem on the device. Not copied: parameters point into the memory beside them.
 class OnDevice {
  public:
-  explicit OnDevice(const Inputs &inputs);
-  OnDevice(const OnDevice &) = delete;
-  OnDevice &operator=(const OnDevice &) = delete;
+  explicit OnDevice(const Inputs& inputs);
+  OnDevice(const OnDevice&) = delete;
+  OnDevice& operator=(const OnDevice&) = delete;
 
   // Size and take workspaces; says why where the library refuses, and then ends the program with status 3.
   void prepare();
@@ -63,10 +63,10 @@ class OnDevice {
   void place_pages();
   void place_appended();
   void place_gradients();
-  Elements packed_queries(const Elements &source, int width) const;
-  Elements packed_keys(const Elements &source, int width) const;
+  Elements packed_queries(const Elements& source, int width) const;
+  Elements packed_keys(const Elements& source, int width) const;
 
-  const Inputs &inputs_;
+  const Inputs& inputs_;
   bool packed_q_ = false;
   bool packed_k_ = false;
   std::vector<int> begin_q_;

@@ -34,8 +34,8 @@ struct Options {
 };
 
 // Read the command line; ends the program, with 0 after --help and 2 after a word it does not know.
-Options parse(int count, char **words);
+Options parse(int count, char** words);
 
-const char *dtype_name(hopperforge::fa3::DType dtype);
+const char* dtype_name(hopperforge::fa3::DType dtype);
 
 #endif

@@ -7,7 +7,7 @@
 
 namespace {
 
-void fill(Elements &elements, std::uint64_t seed, float scale) {
+void fill(Elements& elements, std::uint64_t seed, float scale) {
   in_parallel((elements.count() + 65535) / 65536, [&](std::int64_t part) {
     const std::int64_t end = std::min(elements.count(), (part + 1) * 65536);
     for (std::int64_t index = part * 65536; index < end; ++index) {
@@ -17,7 +17,7 @@ void fill(Elements &elements, std::uint64_t seed, float scale) {
 }
 
 // Lengths between one and `longest`; one sequence has them all, so that the longest is what it says.
-std::vector<int> random_lengths(const Options &options, int shortest, int longest, std::uint64_t seed) {
+std::vector<int> random_lengths(const Options& options, int shortest, int longest, std::uint64_t seed) {
   std::vector<int> lengths(static_cast<std::size_t>(options.batch), longest);
   for (std::size_t index = 1; options.varlen && index < lengths.size(); ++index) {
     const double share = std::abs(static_cast<double>(normal(seed, index))) / 3.5;
@@ -26,7 +26,7 @@ std::vector<int> random_lengths(const Options &options, int shortest, int longes
   return lengths;
 }
 
-double dot(const Elements &left, std::int64_t at_left, const Elements &right, std::int64_t at_right, int count) {
+double dot(const Elements& left, std::int64_t at_left, const Elements& right, std::int64_t at_right, int count) {
   double sum = 0.0;
   for (int index = 0; index < count; ++index) sum += left[at_left + index] * right[at_right + index];
   return sum;
@@ -39,8 +39,8 @@ struct Scores {
   std::vector<double> slope;
 };
 
-Scores scores(const Inputs &inputs, int batch, int row, int head) {
-  const Options &options = inputs.options;
+Scores scores(const Inputs& inputs, int batch, int row, int head) {
+  const Options& options = inputs.options;
   Scores found{seen_keys(inputs, batch, row), {}, {}};
   for (int key = found.seen.begin; key < found.seen.end; ++key) {
     const double product = dot(inputs.q, inputs.query(batch, row, head), inputs.k,
@@ -54,18 +54,18 @@ Scores scores(const Inputs &inputs, int batch, int row, int head) {
 }
 
 // Turn scores into weights; the logarithm of their sum.
-double normalise(std::vector<double> &score) {
+double normalise(std::vector<double>& score) {
   if (score.empty()) return -std::numeric_limits<double>::infinity();
   const double largest = *std::max_element(score.begin(), score.end());
   double sum = 0.0;
-  for (double &item : score) sum += item = std::exp(item - largest);
-  for (double &item : score) item /= sum;
+  for (double& item : score) sum += item = std::exp(item - largest);
+  for (double& item : score) item /= sum;
   return largest + std::log(sum);
 }
 
 // The gradients of one (batch, key head): nothing else writes to its rows.
-void add_gradients(const Inputs &inputs, int batch, int key_head, Gradients &found) {
-  const Options &options = inputs.options;
+void add_gradients(const Inputs& inputs, int batch, int key_head, Gradients& found) {
+  const Options& options = inputs.options;
   const int group = options.heads / options.heads_k;
   for (int head = key_head * group; head < (key_head + 1) * group; ++head) {
     for (int row = 0; row < inputs.lengths_q[static_cast<std::size_t>(batch)]; ++row) {
@@ -100,7 +100,7 @@ void add_gradients(const Inputs &inputs, int batch, int key_head, Gradients &fou
 
 }  // namespace
 
-void in_parallel(std::int64_t count, const std::function<void(std::int64_t)> &call) {
+void in_parallel(std::int64_t count, const std::function<void(std::int64_t)>& call) {
   std::atomic<std::int64_t> next{0};
   const auto work = [&] {
     for (std::int64_t index = next++; index < count; index = next++) call(index);
@@ -109,10 +109,10 @@ void in_parallel(std::int64_t count, const std::function<void(std::int64_t)> &ca
   const auto processors = static_cast<std::int64_t>(std::thread::hardware_concurrency());
   for (std::int64_t index = 1; index < std::min(processors, count); ++index) threads.emplace_back(work);
   work();
-  for (std::thread &thread : threads) thread.join();
+  for (std::thread& thread : threads) thread.join();
 }
 
-Inputs make_inputs(const Options &options) {
+Inputs make_inputs(const Options& options) {
   const std::int64_t queries = std::int64_t{options.batch} * options.seqlen_q * options.heads;
   const std::int64_t keys = std::int64_t{options.batch} * options.seqlen_k * options.heads_k;
   Inputs inputs{options,
@@ -130,8 +130,8 @@ Inputs make_inputs(const Options &options) {
   return inputs;
 }
 
-Seen seen_keys(const Inputs &inputs, int batch, int row) {
-  const Options &options = inputs.options;
+Seen seen_keys(const Inputs& inputs, int batch, int row) {
+  const Options& options = inputs.options;
   const int keys = inputs.lengths_k[static_cast<std::size_t>(batch)];
   const int place = row + keys - inputs.lengths_q[static_cast<std::size_t>(batch)];
   const int right = options.causal ? 0 : options.window_right;
@@ -142,13 +142,12 @@ Seen seen_keys(const Inputs &inputs, int batch, int row) {
   return seen;
 }
 
-Row attend(const Inputs &inputs, int batch, int row, int head) {
+Row attend(const Inputs& inputs, int batch, int row, int head) {
   Scores all = scores(inputs, batch, row, head);
   Row found{std::vector<double>(static_cast<std::size_t>(inputs.options.head_dim_v)), 0.0};
   found.lse = normalise(all.score);
   for (std::size_t index = 0; index < all.score.size(); ++index) {
-    const std::int64_t value =
-        inputs.value(batch, all.seen.begin + static_cast<int>(index), inputs.key_head(head));
+    const std::int64_t value = inputs.value(batch, all.seen.begin + static_cast<int>(index), inputs.key_head(head));
     for (std::size_t item = 0; item < found.out.size(); ++item) {
       found.out[item] += all.score[index] * inputs.v[value + static_cast<std::int64_t>(item)];
     }
@@ -156,8 +155,8 @@ Row attend(const Inputs &inputs, int batch, int row, int head) {
   return found;
 }
 
-Gradients gradients(const Inputs &inputs) {
-  const Options &options = inputs.options;
+Gradients gradients(const Inputs& inputs) {
+  const Options& options = inputs.options;
   Gradients found{std::vector<double>(static_cast<std::size_t>(inputs.q.count())),
                   std::vector<double>(static_cast<std::size_t>(inputs.k.count())),
                   std::vector<double>(static_cast<std::size_t>(inputs.v.count()))};

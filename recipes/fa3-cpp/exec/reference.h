@@ -1,4 +1,5 @@
-// Attention and its gradients in double precision on the processor, as plainly as can be: what the kernels are judged by.
+// Attention and its gradients in double precision on the processor, as plainly as can be: what the kernels are judged
+// by.
 #ifndef FLASH_ATTENTION_EXEC_REFERENCE_H
 #define FLASH_ATTENTION_EXEC_REFERENCE_H
 
@@ -36,20 +37,20 @@ struct Inputs {
   int key_head(int head) const { return head / (options.heads / options.heads_k); }
 };
 
-Inputs make_inputs(const Options &options);
+Inputs make_inputs(const Options& options);
 
 // The keys that a query sees are those from `begin` to `end`, which is not one of them.
 struct Seen {
   int begin;
   int end;
 };
-Seen seen_keys(const Inputs &inputs, int batch, int row);
+Seen seen_keys(const Inputs& inputs, int batch, int row);
 
 struct Row {
   std::vector<double> out;
   double lse;  // minus infinity where no key is seen
 };
-Row attend(const Inputs &inputs, int batch, int row, int head);
+Row attend(const Inputs& inputs, int batch, int row, int head);
 
 // Gradients in the layouts of Inputs, of q, k and v.
 struct Gradients {
@@ -57,9 +58,9 @@ struct Gradients {
   std::vector<double> dk;
   std::vector<double> dv;
 };
-Gradients gradients(const Inputs &inputs);
+Gradients gradients(const Inputs& inputs);
 
 // Call for each number below `count`, on all processors; the calls must not depend on each other.
-void in_parallel(std::int64_t count, const std::function<void(std::int64_t)> &call);
+void in_parallel(std::int64_t count, const std::function<void(std::int64_t)>& call);
 
 #endif
