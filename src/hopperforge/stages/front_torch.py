@@ -7,7 +7,6 @@ of its wheel; nothing is imported from it.
 import hashlib
 import shutil
 import sys
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -37,6 +36,7 @@ from hopperforge.setup_job import SHIM, ApiJob, job_environment, shim_hashes, wr
 from hopperforge.stages.patch import lay_out
 from hopperforge.stages.repair import repair_settings
 from hopperforge.stages.torch_kit import TorchKit
+from hopperforge.stages.zip_writer import writer_versions
 from hopperforge.store.packs import read_pack
 
 _CUDART: Final = {
@@ -101,12 +101,24 @@ def compile_arguments(fact: TorchFact) -> tuple[str, ...]:
     return (f"-std=c++{fact.cxx_standard}", f"-D_GLIBCXX_USE_CXX11_ABI={int(fact.cxx11_abi)}")
 
 
+IMAGE_WRITERS: Final = ("setuptools", "auditwheel")
+"""What writes a wheel where its front is bound: in the image, or beside hopperforge on the host."""
+
+
 def writers(image: Image | None) -> dict[str, str]:
     """List what writes a wheel's bytes beside the compilers, with versions; those of the end are always this one's."""
-    names = ("setuptools", "auditwheel")
-    found = {name: version(name) if image is None else image.tools[name] for name in names}
-    ours = {"cyclonedx-python-lib": version("cyclonedx-python-lib"), "zlib": zlib.ZLIB_RUNTIME_VERSION}
-    return found | ours
+    found = packaging_writers() if image is None else {name: image.tools[name] for name in IMAGE_WRITERS}
+    return found | own_writers()
+
+
+def packaging_writers() -> dict[str, str]:
+    """Give this machine's versions of them."""
+    return {name: version(name) for name in IMAGE_WRITERS}
+
+
+def own_writers() -> dict[str, str]:
+    """List those of them that run beside hopperforge whatever the engine: they write the bill and the archive."""
+    return {"cyclonedx-python-lib": version("cyclonedx-python-lib"), **writer_versions()}
 
 
 def placeless_link(build: Build) -> tuple[str, ...]:
