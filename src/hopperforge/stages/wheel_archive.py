@@ -9,13 +9,13 @@ import hashlib
 import io
 import stat
 import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from hopperforge.errors import RepairError
+from hopperforge.run.archives import READER_ERRORS
 from hopperforge.run.files import writing
 from hopperforge.stages.zip_writer import Member, write_zip
 
@@ -56,7 +56,7 @@ def read_wheel(path: Path) -> WheelArchive:
         with zipfile.ZipFile(path) as archive:
             members = [member for member in archive.infolist() if not member.is_dir()]
             files = {member.filename: archive.read(member) for member in members}
-    except (OSError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except (OSError, *READER_ERRORS) as error:
         raise RepairError(f"{path} cannot be read as a wheel: {error}", hint="build it again") from error
     folders = {name.split("/")[0] for name in files}
     infos = sorted(folder for folder in folders if folder.endswith(".dist-info"))
