@@ -15,11 +15,10 @@ from hopperforge.model.image import tool_versions
 from hopperforge.model.keys import JsonValue
 from hopperforge.model.record import REPRODUCTION, Record, Reproduction
 from hopperforge.provenance.comparison import compare_records, rebuild_words
-from hopperforge.provenance.keys import PublicKey
 from hopperforge.run.download import download_unpinned, without_credentials
 from hopperforge.run.files import make_folder, sha256_file, temporary_folder, write_atomic
 from hopperforge.run.machine import read_machine
-from hopperforge.stages.attest import check_signed, make_keys, sign_package
+from hopperforge.stages.attest import check_signed, make_keys, read_keys, sign_package
 from hopperforge.stages.rebuild import (
     FIRST,
     PLAIN,
@@ -240,23 +239,13 @@ def check(call: Call, words: Mapping[str, str]) -> None:
         )
     if "wheel" not in words:
         raise InputError("which wheel? the word wheel= is missing", hint="wheel=FILE key=PUBLIC.pem")
-    keys = [_public_key(Path(place).expanduser()) for place in words["key"].split(",")]
-    found = check_signed(Path(words["wheel"]), keys, now=datetime.fromisoformat(call.now()))
+    found = check_signed(Path(words["wheel"]), read_keys(words["key"]), now=datetime.fromisoformat(call.now()))
     record = found.record
     call.answer(f"{found.path.name}: signed by {', '.join(map(str, found.keys))}")
     call.answer(f"  sha256 {record.wheel.sha256}, as the record and the signature say")
     call.answer(f"  {len(record.gates)} gates passed, bill of materials and licences are those of the record")
     for rebuilt in record.reproduced:
         call.answer(f"  reproduced: {rebuilt}")
-
-
-def _public_key(place: Path) -> PublicKey:
-    try:
-        return PublicKey.parse(place.read_text(encoding="utf-8"), str(place))
-    except OSError as error:
-        raise InputError(f"the key {place} cannot be read: {error.strerror}", hint="key=NAME.public.pem") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{place} is no public key: it is not text", hint="key=NAME.public.pem") from error
 
 
 def _twice(call: Call, words: Sequence[str]) -> None:
