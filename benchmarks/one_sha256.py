@@ -9,7 +9,7 @@ A witness is words joined by commas, each of which may be left out:
     executor=dask      who compiles: local, or a Dask cluster of its own, which compiles on the host
     cores=1            how many cores it may use; without, all of this machine
     user=12345         the user id it runs as; only root can choose, and without it is the caller's
-    python=/usr/bin/python3   the Python that runs hopperforge, which must have what hopperforge requires
+    python=/venv/bin/python   the Python that runs hopperforge; it is installed there, and the clone's own code is run
 
 Each gets a git clone of this checkout's commit, a cache with nothing compiled in it, a home, a umask, a locale and a
 time zone of its own, and starts when the one before has ended. What was fetched, and is checked by hash wherever it
