@@ -13,7 +13,7 @@ from tests.unit import wheel_zoo as zoo
 from hopperforge.errors import GateError
 from hopperforge.model.versions import PythonVersion
 from hopperforge.run.files import sha256_file
-from hopperforge.stages.front_torch import own_writers
+from hopperforge.stages.front_torch import last_writers
 from hopperforge.stages.rebuild import Rebuilt
 from hopperforge.verbs import Call
 from hopperforge.verbs_proof import _compare
@@ -54,7 +54,7 @@ def site(tmp_path: Path) -> Path:
     """A folder as publishing makes it, as far as reproducing reads one, with a wheel that this hopperforge wrote."""
     pool = tmp_path / "index" / "pool" / "fa3-fwd"
     path, record = proof_zoo.package(pool)
-    tools = {**record.front.tools, **own_writers()}
+    tools = {**record.front.tools, **last_writers()}
     record = dataclasses.replace(record, front=dataclasses.replace(record.front, tools=tools))
     Path(f"{path}.json").write_bytes(record.to_json())
     (tmp_path / "index" / "index.html").write_text("an index\n")

@@ -16,7 +16,7 @@ from hopperforge.model.record import Record
 from hopperforge.model.versions import PythonVersion
 from hopperforge.run.files import write_atomic
 from hopperforge.stages import rebuild
-from hopperforge.stages.front_torch import own_writers, packaging_writers
+from hopperforge.stages.front_torch import last_writers, packaging_writers
 from hopperforge.stages.wheel_archive import read_wheel, write_wheel
 from hopperforge.verbs import Call
 from hopperforge.verbs_proof import _compare, beside, file_of
@@ -86,13 +86,13 @@ def test_what_other_tools_wrote_is_refused_before_anything_is_built(
     assert "was written by other tools than those here" in said
     assert "zlib: 1.2.13 then, not used now" in said
     assert "deflate: not used then, 0.9.0 now" in said
-    assert f"cyclonedx-python-lib: 1.0 then, {own_writers()['cyclonedx-python-lib']} now" in said
+    assert f"cyclonedx-python-lib: 1.0 then, {last_writers()['cyclonedx-python-lib']} now" in said
     assert older.made_by is not None
     assert f"git switch --detach {older.made_by.commit}" in said
 
 
 def test_the_tools_of_an_image_are_those_that_count_in_one() -> None:
-    here = {**own_writers(), "setuptools": "1", "auditwheel": "2"}
+    here = {**last_writers(), "setuptools": "1", "auditwheel": "2"}
     record = record_of_the_zoo()
     record = dataclasses.replace(record, front=dataclasses.replace(record.front, tools=here))
     assert record.image is not None

@@ -108,7 +108,7 @@ IMAGE_WRITERS: Final = ("setuptools", "auditwheel")
 def writers(image: Image | None) -> dict[str, str]:
     """List what writes a wheel's bytes beside the compilers, with versions; those of the end are always this one's."""
     found = packaging_writers() if image is None else {name: image.tools[name] for name in IMAGE_WRITERS}
-    return found | own_writers()
+    return found | last_writers()
 
 
 def packaging_writers() -> dict[str, str]:
@@ -116,7 +116,7 @@ def packaging_writers() -> dict[str, str]:
     return {name: version(name) for name in IMAGE_WRITERS}
 
 
-def own_writers() -> dict[str, str]:
+def last_writers() -> dict[str, str]:
     """List those of them that run beside hopperforge whatever the engine: they write the bill and the archive."""
     return {"cyclonedx-python-lib": version("cyclonedx-python-lib"), **writer_versions()}
 

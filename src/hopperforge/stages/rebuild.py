@@ -15,7 +15,7 @@ from hopperforge.model.record import Record
 from hopperforge.run.files import make_folder, write_atomic
 from hopperforge.run.process import run
 from hopperforge.run.workspace import Workspace
-from hopperforge.stages.front_torch import IMAGE_WRITERS, own_writers, packaging_writers
+from hopperforge.stages.front_torch import IMAGE_WRITERS, last_writers, packaging_writers
 from hopperforge.stages.wheel_archive import read_wheel
 
 FETCHED: Final = ("files", "sources", "toolkits", "torches", "bases")
@@ -101,8 +101,8 @@ def other_writers(record: Record, in_images: Mapping[str, str]) -> list[str]:
     A wheel that another compressor packed, as the zlib of a Python did before one was pinned, is a case of it.
     """
     then = record.front.tools
-    binding = {name: in_images[name] for name in IMAGE_WRITERS if name in in_images}
-    now = own_writers() | (binding if record.image else packaging_writers())
+    binding = in_images if record.image else packaging_writers()
+    now = last_writers() | {name: binding[name] for name in IMAGE_WRITERS if name in then and name in binding}
     return [
         f"{name}: {then.get(name, 'not used')} then, {now.get(name, 'not used')} now"
         for name in sorted(then.keys() | now.keys())
