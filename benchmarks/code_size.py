@@ -13,14 +13,16 @@ import os
 import subprocess
 import sys
 import tempfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from deflate import deflate_compress
+
 from hopperforge.stages.device_code import read_images
-from hopperforge.stages.wheel_archive import DEFLATE_LEVEL, read_wheel
+from hopperforge.stages.wheel_archive import read_wheel
+from hopperforge.stages.zip_writer import DEFLATE_LEVEL
 
 WAYS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "12": {"-compress-all (LZ4)": ("-compress-all",), "hidden zstd": ("-compress-all", "-compress-algo=5")},
@@ -75,14 +77,14 @@ def main(arguments: Sequence[str]) -> int:
     for _, code in codes:
         host = host.replace(code, b"", 1)
     whole = options.wheel.stat().st_size
-    before = len(zlib.compress(library, DEFLATE_LEVEL))
+    before = len(deflate_compress(library, DEFLATE_LEVEL))
     print(f"{len(images)} images, {(len(library) - len(host)) / 1e6:.1f} MB of {len(library) / 1e6:.1f} MB")
     print(f"{'':32}{'library MB':>12}{'ratio':>7}{'wheel MB':>10}{'ratio':>7}", flush=True)
     for way in ways(options.fatbinary):
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
             packed = b"".join(pool.map(lambda code, way=way: pack(way, *code), codes))
         size = len(host) + len(packed)
-        wheel = whole - before + len(zlib.compress(host + packed, DEFLATE_LEVEL))
+        wheel = whole - before + len(deflate_compress(host + packed, DEFLATE_LEVEL))
         figures = f"{size / 1e6:>12.1f}{size / len(library):>7.2f}{wheel / 1e6:>10.2f}{wheel / whole:>7.2f}"
         print(f"{way.name:32}{figures}", flush=True)
     return 0

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -14,13 +15,14 @@ from hopperforge.index.constraints import profiles_for, wheels_for
 from hopperforge.index.entries import make_entry
 from hopperforge.model.versions import CudaVersion, PythonVersion, TorchVersion
 from hopperforge.planning import DEFAULT_RECIPE
+from hopperforge.stages.attest import check_signed, read_keys
 from hopperforge.stages.bundle import make_bundle
 from hopperforge.stages.framework import Target
 from hopperforge.stages.parcels import Candidate, from_wheelhouse
 from hopperforge.stages.publish import Parcel
 from hopperforge.verbs import Call
 
-_WORDS: Final = frozenset({"recipe", "profile", "cuda", "torch", "python", "glibc", "with", "to"})
+_WORDS: Final = frozenset({"recipe", "profile", "cuda", "torch", "python", "glibc", "with", "to", "key"})
 _EXAMPLE: Final = "nox -s bundle -- cuda=12.8 torch=2.9"
 _GLIBC: Final = (2, 28)
 _Version = TypeVar("_Version")
@@ -47,6 +49,8 @@ def bundle(call: Call) -> None:
     candidates = _candidates(call, project, wanted.recipe)
     chosen = _choose(list(candidates), wanted)
     parcels = _proven([candidates[entry] for entry in chosen], allow_unproven=call.allow_unproven)
+    if "key" in words:
+        _check_signatures(call, parcels, words["key"])
     cell = BundleCell(
         project=chosen[0].project,
         cuda=wanted.cuda,
@@ -56,10 +60,19 @@ def bundle(call: Call) -> None:
     )
     final = Path(words["to"]).absolute() if "to" in words else call.workspace.project / "bundles" / f"{cell.name}.tar"
     call.workspace.reporter.stage("bundle", str(cell))
-    made = make_bundle(cell, parcels, final, call.workspace, target=wanted.target)
+    made = make_bundle(cell, parcels, final, call.workspace, target=wanted.target, signed="key" in words)
     size = made.path.stat().st_size / 1e6
     call.answer(f"{made.path}: {size:.1f} MB, sha256 {made.sha256}")
+    if "key" in words:
+        call.answer("signed as asked; it installs with a public key alone: KEY=NAME.public.pem ./install.sh")
     call.answer("\n".join(f"  {wheel.path}: {wheel.size / 1e6:.2f} MB" for wheel in made.wheels))
+
+
+def _check_signatures(call: Call, parcels: Sequence[Parcel], places: str) -> None:
+    """Refuse what none of the keys has signed; TrustError says of the first wheel why it is not bundled."""
+    keys, now = read_keys(places), datetime.fromisoformat(call.now())
+    for parcel in parcels:
+        check_signed(call.workspace.wheelhouse / parcel.file, keys, now=now)
 
 
 def _wanted(words: Mapping[str, str], project: Project) -> _Wanted:

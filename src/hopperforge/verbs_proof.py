@@ -7,18 +7,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from hopperforge.config.request import parse_count, parse_keyed, parse_words
 from hopperforge.errors import InputError
+from hopperforge.model.image import tool_versions
 from hopperforge.model.keys import JsonValue
 from hopperforge.model.record import REPRODUCTION, Record, Reproduction
 from hopperforge.provenance.comparison import compare_records, rebuild_words
-from hopperforge.provenance.keys import PublicKey
-from hopperforge.run.download import download_unpinned
+from hopperforge.run.download import download_unpinned, without_credentials
 from hopperforge.run.files import make_folder, sha256_file, temporary_folder, write_atomic
 from hopperforge.run.machine import read_machine
-from hopperforge.stages.attest import check_signed, make_keys, sign_package
+from hopperforge.stages.attest import check_signed, make_keys, read_keys, sign_package
 from hopperforge.stages.rebuild import (
     FIRST,
     PLAIN,
@@ -28,6 +28,7 @@ from hopperforge.stages.rebuild import (
     different_members,
     diffoscope,
     keep_for_a_look,
+    other_writers,
     rebuild,
     refusal,
 )
@@ -62,6 +63,7 @@ def reproduce(call: Call) -> None:
         wheel, record = _at_hand(call, words["wheel"], folder)
         asked = (*_overruled(rebuild_words(record), words), *_limits(words))
         parse_words(asked, call.project())  # a record of another checkout may name what this one does not have
+        _check_writers(call, record)
         call.workspace.reporter.stage("rebuild", " ".join(asked))
         made = rebuild(
             asked,
@@ -78,6 +80,19 @@ def reproduce(call: Call) -> None:
             return
         entry = Reproduction(created=call.now(), machine=_machine(call), engine=made.record.engine, by=words.get("by"))
         _tell(call, words["wheel"], record, entry)
+
+
+def _check_writers(call: Call, record: Record) -> None:
+    """Refuse at once what cannot come out the same, for other versions write the wheel's bytes here; InputError."""
+    images = call.project().images
+    lines = other_writers(record, tool_versions(images.tools) if images else {})
+    if lines:
+        commit = record.made_by.commit if record.made_by else None
+        raise InputError(
+            f"{record.wheel.file} was written by other tools than those here, so its bytes cannot come again",
+            detail=lines,
+            hint=f"git switch --detach {commit or 'COMMIT'}   # what made it pins the versions it needs",
+        )
 
 
 def _objects(text: str) -> bool:
@@ -109,9 +124,9 @@ def _at_hand(call: Call, wheel: str, folder: Path) -> tuple[Path, Record]:
     """Give the wheel and its record, fetched if it is an address; InputError if they do not belong together."""
     path = Path(wheel)
     if urlsplit(wheel).scheme in _ADDRESSES:
-        path = make_folder(folder / "given") / Path(urlsplit(wheel).path).name.replace("%2B", "+")
+        path = make_folder(folder / "given") / file_of(wheel)
         for suffix in ("", RECORD_SUFFIX):
-            download_unpinned(wheel + suffix, path.with_name(path.name + suffix), call.workspace)
+            download_unpinned(beside(wheel, suffix), path.with_name(path.name + suffix), call.workspace)
     place = path.with_name(path.name + RECORD_SUFFIX)
     for needed in (path, place):
         if not needed.is_file():
@@ -120,6 +135,20 @@ def _at_hand(call: Call, wheel: str, folder: Path) -> tuple[Path, Record]:
     if record.wheel.sha256 != sha256_file(path):
         raise InputError(f"{place} is the record of another file: it names the sha256 {record.wheel.sha256}")
     return path, record
+
+
+def file_of(address: str) -> str:
+    """Name the file of an address, in which a plus may be written as %2B; InputError if it is no wheel's."""
+    name = Path(unquote(urlsplit(address).path)).name
+    if not name.endswith(".whl"):
+        raise InputError(f"{without_credentials(address)} is not the address of a wheel: its name ends in .whl")
+    return name
+
+
+def beside(address: str, suffix: str) -> str:
+    """Give the address of the file whose name goes on with `suffix`; a hash behind # is left out, as it is not sent."""
+    parts = urlsplit(address)
+    return urlunsplit(parts._replace(path=parts.path + suffix, fragment=""))
 
 
 def _machine(call: Call) -> str:
@@ -210,23 +239,13 @@ def check(call: Call, words: Mapping[str, str]) -> None:
         )
     if "wheel" not in words:
         raise InputError("which wheel? the word wheel= is missing", hint="wheel=FILE key=PUBLIC.pem")
-    keys = [_public_key(Path(place).expanduser()) for place in words["key"].split(",")]
-    found = check_signed(Path(words["wheel"]), keys, now=datetime.fromisoformat(call.now()))
+    found = check_signed(Path(words["wheel"]), read_keys(words["key"]), now=datetime.fromisoformat(call.now()))
     record = found.record
     call.answer(f"{found.path.name}: signed by {', '.join(map(str, found.keys))}")
     call.answer(f"  sha256 {record.wheel.sha256}, as the record and the signature say")
     call.answer(f"  {len(record.gates)} gates passed, bill of materials and licences are those of the record")
     for rebuilt in record.reproduced:
         call.answer(f"  reproduced: {rebuilt}")
-
-
-def _public_key(place: Path) -> PublicKey:
-    try:
-        return PublicKey.parse(place.read_text(encoding="utf-8"), str(place))
-    except OSError as error:
-        raise InputError(f"the key {place} cannot be read: {error.strerror}", hint="key=NAME.public.pem") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{place} is no public key: it is not text", hint="key=NAME.public.pem") from error
 
 
 def _twice(call: Call, words: Sequence[str]) -> None:

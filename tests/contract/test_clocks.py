@@ -17,14 +17,15 @@ def wall_clocks(text: str) -> Iterator[str]:
             yield from (f"time.{alias.name}" for alias in node.names if ("time", alias.name) in READERS)
 
 
-def test_only_the_command_line_reads_a_wall_clock(project_root: Path) -> None:
+def test_only_the_command_lines_read_a_wall_clock(project_root: Path) -> None:
     source = project_root / "src" / "hopperforge"
     found = {
         path.relative_to(source).as_posix(): readings
         for path in source.rglob("*.py")
         if (readings := list(wall_clocks(path.read_text(encoding="utf-8"))))
     }
-    assert found == {"cli.py": ["datetime.now"]}
+    # the doctor is a program of its own, and a key's end is a time that people agreed on
+    assert found == {"cli.py": ["datetime.now"], "node/program.py": ["datetime.now"]}
 
 
 def test_a_reading_would_be_found() -> None:

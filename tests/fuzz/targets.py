@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from tests.unit import deb_zoo, proof_zoo
 from tests.unit import wheel_zoo as zoo
+from tests.unit.node_zoo import known
 from tests.unit.record_zoo import record
 
 from hopperforge.config.checks import check_bases, check_matrix, check_upstream
@@ -34,6 +35,9 @@ from hopperforge.index.catalog import Catalog, Entry, EntryCell, EntryGate
 from hopperforge.model.cell import AbiClass
 from hopperforge.model.record import Record, read_reproduction
 from hopperforge.model.wheel import GateResult
+from hopperforge.node.reading import read_entries
+from hopperforge.node.signatures import Signed, UntrustedError, check_signature, read_key
+from hopperforge.node.values import UnreadableError
 from hopperforge.provenance.envelope import open_envelope, sign
 from hopperforge.provenance.keys import PublicKey, make_key_pair, read_signer
 from hopperforge.provenance.sbom import make_sbom, sbom_problems
@@ -52,6 +56,8 @@ PRIVATE, PUBLIC = make_key_pair("fuzz", now=NOW, days=1)
 SIGNER: Final = read_signer(PRIVATE, "key")
 KEY: Final = PublicKey.parse(PUBLIC.decode(), "key")
 RECORD: Final = record()
+NODE_KEY: Final = read_key(PUBLIC.decode(), "key")
+_ENVELOPE: Final = sign(make_statement(RECORD, b"", key_id=KEY.key_id), SIGNER)
 CONTENTS: Final = proof_zoo.contents()
 
 Target = Callable[[bytes], None]
@@ -285,6 +291,43 @@ def _sbom(data: bytes) -> None:
     sbom_problems(data, CONTENTS)
 
 
+def _judged_by_doctor(envelope: bytes, record: bytes) -> None:
+    """Give the doctor an envelope and a record to judge; what it refuses it refuses in one sentence."""
+    wanted = known(_entry())[0]
+    found = Signed(wheel_sha256=wanted.sha256, record=record, envelope=envelope)
+    try:
+        check_signature(wanted, found, [NODE_KEY], NOW)
+    except UntrustedError as error:
+        raise SourceError(str(error)) from error
+
+
+def _node_envelope(data: bytes) -> None:
+    _judged_by_doctor(data, RECORD.to_json())
+
+
+def _node_record(data: bytes) -> None:
+    _judged_by_doctor(_ENVELOPE, data)
+
+
+def _node_statement(data: bytes) -> None:
+    """Put a changed statement into an envelope that is signed well."""
+    _judged_by_doctor(sign(_changed(seeds("statement")[0], data), SIGNER), RECORD.to_json())
+
+
+def _node_key(data: bytes) -> None:
+    try:
+        read_key(data.decode("utf-8", "replace"), "key")
+    except ValueError as error:
+        raise SourceError(str(error)) from error
+
+
+def _node_catalog(data: bytes) -> None:
+    try:
+        read_entries(json.loads(data), "catalog")
+    except (ValueError, RecursionError, UnreadableError) as error:
+        raise SourceError(str(error)) from error
+
+
 TARGETS: Final[Mapping[str, Target]] = {
     "tar": _tar,
     "made-tar": _made_tar,
@@ -303,9 +346,15 @@ TARGETS: Final[Mapping[str, Target]] = {
     "statement": _statement,
     "key": _key,
     "sbom": _sbom,
+    "node-envelope": _node_envelope,
+    "node-record": _node_record,
+    "node-key": _node_key,
+    "node-catalog": _node_catalog,
     **{f"made-{name}": _made_lazily(name) for name in ("record", "catalog", "reproduction", "envelope", "statement")},
     "made-sbom": _made_lazily("sbom"),
     "signed-statement": _signed_statement,
+    "made-node-statement": _node_statement,
+    "made-node-catalog": _made_lazily("node-catalog"),
 }
 
 
@@ -347,7 +396,7 @@ def _yaml_seed(_: Path) -> list[bytes]:
 
 
 def _envelope_seed(_: Path) -> list[bytes]:
-    return [sign(make_statement(RECORD, b"", key_id=KEY.key_id), SIGNER)]
+    return [_ENVELOPE]
 
 
 _SEEDS: Final[Mapping[str, Callable[[Path], list[bytes]]]] = {
@@ -368,6 +417,10 @@ _SEEDS: Final[Mapping[str, Callable[[Path], list[bytes]]]] = {
     "statement": lambda _: [make_statement(RECORD, b"", key_id=KEY.key_id)],
     "key": lambda _: [PUBLIC, PRIVATE],
     "sbom": lambda _: [make_sbom(CONTENTS)],
+    "node-envelope": _envelope_seed,
+    "node-record": lambda _: [RECORD.to_json()],
+    "node-key": lambda _: [PUBLIC],
+    "node-catalog": lambda _: [Catalog.of((_entry(),)).to_json()],
 }
 _THREES: Final = bytes(range(9))
 

@@ -20,6 +20,7 @@ import pytest
 from tests.integration.command import PROJECT, MakeHome, Running, hopperforge
 from tests.integration.daemon import Daemon
 from tests.integration.registry import serve_registry
+from tests.integration.serving import serving
 from tests.integration.snippets import snippets
 from tests.integration.stand_in import GUARDED, LOAD, framework_wheel
 from tests.reproduced import complaint
@@ -313,9 +314,15 @@ def test_podman_gives_the_same_bytes(home: Path, podman: Mapping[str, str]) -> N
     assert (after["units_compiled"], after["sha256"]) == (0, before["sha256"])
 
 
-def test_a_wheel_is_bound_again_from_its_record_alone(home: Path, podman: Mapping[str, str]) -> None:
+def test_a_wheel_of_an_index_is_bound_again_from_its_record_alone(
+    home: Path, podman: Mapping[str, str], tmp_path: Path
+) -> None:
     wheel = Path(str(report(home)["wheel"]))
-    ended = hopperforge("reproduce", f"wheel={wheel}", "objects=cached", "engine=podman", home=home, env=podman)
+    published = hopperforge("publish", f"to={tmp_path / 'index'}", f"wheel={wheel.name}", home=home)
+    assert published.status == 0, published.err
+    with serving(tmp_path / "index", home) as address:
+        url = f"{address}pool/fa3-fwd/{wheel.name.replace('+', '%2B')}"
+        ended = hopperforge("reproduce", f"wheel={url}", "objects=cached", "engine=podman", home=home, env=podman)
     assert ended.status == 0, ended.err
     assert f"the same bytes, bound again from the objects at hand: {report(home)['sha256']}" in ended.out
     assert half_made(home) == []

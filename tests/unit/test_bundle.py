@@ -138,6 +138,16 @@ def test_texts_name_every_wheel_and_every_folder() -> None:
     assert sums({"b": "22", "a": "11"}) == b"11  a\n22  b\n"
 
 
+def test_a_signed_bundle_asks_for_a_key_in_script_and_text() -> None:
+    signed, plain = (install_script([OURS], signed=signed).decode() for signed in (True, False))
+    assert ': "${KEY:?this bundle is signed' in signed
+    assert ":?" not in plain
+    assert '--require-signature "$KEY" --signatures-only' in plain
+    assert (
+        "  KEY=/path/to/NAME.public.pem ./install.sh " in readme(CELL, [OURS], with_torch=False, signed=True).decode()
+    )
+
+
 def test_a_bundle_is_named_by_its_cell() -> None:
     assert CELL.name == "fa3-fwd-cu128-torch2.9"
     assert str(CELL) == "fa3-fwd, profile fa3-fwd, for torch 2.9 of CUDA 12.8 and any Python from 3.9 on"

@@ -8,6 +8,7 @@ import pytest
 from tests.unit import proof_zoo
 from tests.unit import wheel_zoo as zoo
 from tests.unit.record_zoo import REPRODUCTION
+from tests.unit.record_zoo import record as record_of_the_zoo
 
 from hopperforge.cli import run_command
 from hopperforge.errors import CompileError, GateError, ToolError
@@ -15,9 +16,10 @@ from hopperforge.model.record import Record
 from hopperforge.model.versions import PythonVersion
 from hopperforge.run.files import write_atomic
 from hopperforge.stages import rebuild
+from hopperforge.stages.front_inputs import last_writers, packaging_writers
 from hopperforge.stages.wheel_archive import read_wheel, write_wheel
 from hopperforge.verbs import Call
-from hopperforge.verbs_proof import _compare
+from hopperforge.verbs_proof import _compare, beside, file_of
 
 
 @pytest.fixture
@@ -45,12 +47,58 @@ def _wheel(house: Path) -> Path:
         (["wheel=a.whl", "objects=some"], "objects=some: there is new"),
         (["wheel=a.whl", "colour=red"], "unknown word colour=red"),
         (["twice", "profile=none"], "profile=none"),
+        (["wheel=http://user:secret@127.0.0.1/pool/"], "http://127.0.0.1/pool/ is not the address of a wheel"),
     ],
 )
 def test_wrong_words_are_refused(house: Path, words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert house.is_dir()
     assert run_command(["reproduce", *words]) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        ("https://h/pool/fa3-fwd/fa3-3.0.0%2Bcu130.whl", "fa3-3.0.0+cu130.whl"),
+        ("https://h/fa3-3.0.0+cu130.whl?X-Sig=a/b.zip#sha256=00", "fa3-3.0.0+cu130.whl"),
+        ("https://h/pool/..%2F..%2Fa.whl", "a.whl"),
+    ],
+)
+def test_the_file_of_an_address_is_a_plain_name(address: str, name: str) -> None:
+    assert file_of(address) == name
+
+
+def test_the_record_of_an_address_is_beside_it() -> None:
+    assert beside("https://h/a%2B1.whl?token=x#sha256=00", ".json") == "https://h/a%2B1.whl.json?token=x"
+    assert beside("https://h/a.whl", "") == "https://h/a.whl"
+
+
+def test_what_other_tools_wrote_is_refused_before_anything_is_built(
+    house: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = Path(f"{_wheel(house)}.json")
+    record = Record.from_json(place.read_bytes(), "r")
+    before = {**packaging_writers(), "cyclonedx-python-lib": "1.0", "zlib": "1.2.13"}
+    older = dataclasses.replace(record, front=dataclasses.replace(record.front, tools=before))
+    place.write_bytes(older.to_json())
+    assert run_command(["reproduce", f"wheel={_wheel(house)}", "engine=host"]) == 2
+    said = capsys.readouterr().err
+    assert "was written by other tools than those here" in said
+    assert "zlib: 1.2.13 then, not used now" in said
+    assert "deflate: not used then, 0.9.0 now" in said
+    assert f"cyclonedx-python-lib: 1.0 then, {last_writers()['cyclonedx-python-lib']} now" in said
+    assert older.made_by is not None
+    assert f"git switch --detach {older.made_by.commit}" in said
+
+
+def test_the_tools_of_an_image_are_those_that_count_in_one() -> None:
+    here = {**last_writers(), "setuptools": "1", "auditwheel": "2"}
+    record = record_of_the_zoo()
+    record = dataclasses.replace(record, front=dataclasses.replace(record.front, tools=here))
+    assert record.image is not None
+    assert rebuild.other_writers(record, {"setuptools": "1", "auditwheel": "2", "build": "3"}) == []
+    assert rebuild.other_writers(record, {"setuptools": "1", "auditwheel": "3"}) == ["auditwheel: 2 then, 3 now"]
+    assert rebuild.other_writers(dataclasses.replace(record, image=None), {}) != []
 
 
 def test_a_wheel_of_another_record_is_refused(house: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -137,7 +185,7 @@ def _call(folder: Path) -> Call:
     return Call(
         words=(),
         as_json=False,
-        workspace=zoo.workspace(folder),
+        workspace=dataclasses.replace(zoo.workspace(folder), environ={"PATH": ""}),  # no diffoscope: it takes seconds
         python=PythonVersion(3, 11),
         platform="linux_x86_64",
         now=lambda: "2026-11-22T07:00:00Z",
@@ -156,3 +204,32 @@ def test_a_copied_checkout_has_what_a_build_reads_and_no_other_rights(project_ro
     assert (copy / "LICENSE").read_bytes() == (project_root / "LICENSE").read_bytes()
     assert not (copy / "flash-attention" / "src").exists()
     assert all(path.stat().st_mode & 0o077 == 0 for path in copy.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("exit 2", ["diffoscope ended with status 2"]),
+        ("exit 0", ["diffoscope ended with status 0"]),
+        ("echo two lines >$2; exit 1", ["two lines"]),
+    ],
+)
+def test_a_report_of_an_earlier_comparison_is_not_taken_for_this_ones(
+    tmp_path: Path, body: str, said: list[str]
+) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "diffoscope").write_text(f"#!/bin/sh\n{body}\n")
+    (programs / "diffoscope").chmod(0o755)
+    after = tmp_path / "after.whl"
+    report = tmp_path / "after.whl.diffoscope.txt"
+    report.write_text("an earlier one\n")
+    workspace = dataclasses.replace(zoo.workspace(tmp_path), environ={"PATH": f"{programs}:/usr/bin:/bin"})
+    lines = rebuild.diffoscope(tmp_path / "before.whl", after, workspace)
+    assert lines == (said if body.startswith("exit") else [*said, f"the whole report: {report}"])
+
+
+def test_without_diffoscope_it_is_said_how_to_get_it(tmp_path: Path) -> None:
+    workspace = dataclasses.replace(zoo.workspace(tmp_path), environ={"PATH": str(tmp_path)})
+    (line,) = rebuild.diffoscope(tmp_path / "a", tmp_path / "b", workspace)
+    assert line.endswith("apt-get install diffoscope-minimal")

@@ -13,6 +13,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from hopperforge.index.constraints import constraint_lines
+from hopperforge.index.whole import DOCTOR_NAME
 from hopperforge.model.versions import CudaVersion, PythonVersion, TorchVersion
 
 REQUIREMENTS_NAME: Final = "requirements.txt"
@@ -85,17 +86,25 @@ def pylock(locked: Iterable[Locked], requires_python: str | None) -> bytes:
     return tomli_w.dumps(lock.to_dict()).encode()
 
 
-def install_script(locked: Iterable[Locked]) -> bytes:
-    """Write install.sh: it checks every file, then installs by pip, or by uv where that Python has no pip."""
+def install_script(locked: Iterable[Locked], *, signed: bool = False) -> bytes:
+    """Write install.sh: it checks every file, then installs by pip, or by uv where that Python has no pip.
+
+    Where KEY names a public key, every wheel of ours must be signed by it; a `signed` bundle installs in no other way.
+    """
     places = "".join(f' --find-links "$here/{folder}"' for folder in sorted({one.folder for one in locked}))
     asked = f'--no-deps --no-index --require-hashes -r "$here/{REQUIREMENTS_NAME}"{places} "$@"'
+    lacking = "this bundle is signed: name a public key that did not come with it, KEY=/path/to/NAME.public.pem"
+    demand = f': "${{KEY:?{lacking}}}"\n' if signed else ""
     return f"""\
 #!/bin/sh
-# Installs this bundle without network: [PYTHON=/path/to/python3] ./install.sh [options of pip or uv]
+# Installs this bundle without network: [KEY=public.pem] [PYTHON=/path/to/python3] ./install.sh [options of pip or uv]
 set -eu
-here=$(cd -- "$(dirname -- "$0")" && pwd)
+{demand}here=$(cd -- "$(dirname -- "$0")" && pwd)
 (cd -- "$here" && sha256sum --check --quiet {SUMS_NAME})
 python=${{PYTHON:-python3}}
+if [ -n "${{KEY:-}}" ]; then
+    "$python" "$here/{DOCTOR_NAME}" --index "$here" --require-signature "$KEY" --signatures-only
+fi
 if "$python" -m pip --version >/dev/null 2>&1; then
     exec "$python" -m pip install {asked}
 fi
@@ -103,8 +112,9 @@ exec uv pip install --offline --python "$python" {asked}
 """.encode()
 
 
-def readme(cell: BundleCell, locked: Sequence[Locked], *, with_torch: bool) -> bytes:
+def readme(cell: BundleCell, locked: Sequence[Locked], *, with_torch: bool, signed: bool = False) -> bytes:
     """Write README.txt: what is in the bundle and the exact commands."""
+    script = "KEY=/path/to/NAME.public.pem ./install.sh" if signed else "./install.sh                              "
     links = shlex.join(word for folder in sorted({one.folder for one in locked}) for word in ("--find-links", folder))
     held = f"--no-deps --no-index {links} --require-hashes -r {REQUIREMENTS_NAME}"
     torch = "Torch and all it requires are here too." if with_torch else f"Torch {cell.torch} must be there already."
@@ -115,7 +125,7 @@ def readme(cell: BundleCell, locked: Sequence[Locked], *, with_torch: bool) -> b
 
 Check and install, in this folder:
 
-  ./install.sh                                 # by pip, or by uv; PYTHON=/path/to/python3 chooses the Python
+  {script}   # by pip, or by uv; PYTHON=/path/to/python3 chooses the Python
   sha256sum --check --quiet {SUMS_NAME}        # the same by hand, with one of:
   python3 -m pip install {held}
   uv pip install --offline {held}

@@ -10,6 +10,8 @@ import sys
 import sysconfig
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
+from datetime import datetime, timezone
+from pathlib import Path
 
 from hopperforge.node.answer import as_url, examine
 from hopperforge.node.installed import installed_under, look_at_packages
@@ -23,13 +25,16 @@ from hopperforge.node.looking import (
     join_gpus,
     look_at_torch,
 )
-from hopperforge.node.reading import read_index
+from hopperforge.node.reading import read_index, read_signed
+from hopperforge.node.signatures import TrustedKey, UntrustedError, check_signature, read_key
 from hopperforge.node.values import (
     DEFAULT_PROJECT,
     EXIT_CODES,
     INSTALLED,
     UNREADABLE,
+    WRONG,
     Driver,
+    Entry,
     Gpu,
     Node,
     Report,
@@ -120,7 +125,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--cuda", type=_version, help="choose for a node of this CUDA, driver and torch alike")
     parser.add_argument("--torch", type=_version, help="choose for this torch")
     parser.add_argument("--gpu", type=_version, help="choose for a GPU of this compute capability: 9.0")
+    parser.add_argument(
+        "--require-signature", metavar="KEYS", type=_keys, help="public keys, joined by commas: take nothing else"
+    )
+    parser.add_argument(
+        "--signatures-only", action="store_true", help="judge every wheel of the index and not this machine"
+    )
     asked = parser.parse_args(argv)
+    if asked.signatures_only and not asked.require_signature:
+        parser.error("--signatures-only needs --require-signature")
     if asked.torch and not asked.cuda:
         parser.error("--torch needs --cuda: torch is built for one")
     try:
@@ -128,11 +141,53 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UnreadableError as error:
         report = Report(UNREADABLE, as_url(asked.index), findings=(problem(str(error), "name the root of an index"),))
     else:
+        if asked.signatures_only:
+            return _say_signatures(entries, asked)
         node = look(sys.path, {entry.project for entry in entries}, imports=not asked.no_import)
         node = assume(node, asked.cuda, asked.torch, asked.gpu)
         report = examine(node, entries, Wanted(asked.project, asked.profile), as_url(asked.index))
+        report = _held_to_signature(report, entries, asked)
     print(json.dumps({"doctor": 1, **asdict(report)}, indent=2) if asked.json else say(report))
     return EXIT_CODES[report.status]
+
+
+def judged(entry: Entry, index: str, keys: Sequence[TrustedKey]) -> str | None:
+    """Say why a wheel of the index is not signed as it should be, by the clock of this machine; None if it is."""
+    try:
+        check_signature(entry, read_signed(index, entry, os.environ), keys, datetime.now(timezone.utc))
+    except (UntrustedError, UnreadableError) as error:
+        return f"{entry.file} is not to be trusted: {error}"
+    return None
+
+
+def _held_to_signature(report: Report, entries: Iterable[Entry], asked: argparse.Namespace) -> Report:
+    """Turn the answer into a refusal, without a line that installs, if the chosen wheel is not signed as asked."""
+    chosen = next((entry for entry in entries if entry.file == report.chosen), None)
+    if not asked.require_signature or chosen is None:
+        return report
+    reason = judged(chosen, asked.index, asked.require_signature)
+    if reason is None:
+        return replace(report, why=(*report.why, "signed by a key that is trusted here"))
+    refusal = problem(reason, "fetch it again from where it came from; never install it without a signature instead")
+    return replace(report, status=WRONG, commands={}, findings=(*report.findings, refusal))
+
+
+def _say_signatures(entries: Sequence[Entry], asked: argparse.Namespace) -> int:
+    """Judge every wheel of the index, and nothing else; an index without one has nothing that is signed."""
+    reasons = [judged(entry, asked.index, asked.require_signature) for entry in entries]
+    for entry, reason in zip(entries, reasons):
+        print(reason or f"{entry.file}: signed by a key that is trusted here")
+    good = entries and not any(reasons)
+    return EXIT_CODES[INSTALLED if good else WRONG]
+
+
+def _keys(text: str) -> Sequence[TrustedKey]:
+    try:
+        return [read_key(Path(place).read_text(encoding="utf-8"), place) for place in text.split(",")]
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{error.filename} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _version(text: str) -> str:

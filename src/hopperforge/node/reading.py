@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import http.client
 import json
 import netrc
@@ -15,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from hopperforge.node.answer import as_url
-from hopperforge.node.values import Entry, UnreadableError
+from hopperforge.node.signatures import Signed
+from hopperforge.node.values import Entry, MissingError, UnreadableError
 from hopperforge.node.versions import satisfies
 
 CATALOG_FORMAT = 1
@@ -26,7 +28,7 @@ def read_index(index: str, environ: Mapping[str, str]) -> tuple[Entry, ...]:
     """Read the catalog of an index: a URL, file:// too, or a folder; UnreadableError says why that failed."""
     place = f"{as_url(index)}/packages.json"
     try:
-        data = json.loads(_fetch(index, environ))
+        data = json.loads(_fetch(index, "packages.json", environ))
     except ValueError as error:
         raise UnreadableError(f"{place} is not JSON: is {as_url(index)} the root of an index?") from error
     return read_entries(data, place)
@@ -57,10 +59,21 @@ def _entry(item: Mapping[str, Any]) -> Entry:
     return entry
 
 
-def _fetch(index: str, environ: Mapping[str, str]) -> bytes:
+def read_signed(index: str, entry: Entry, environ: Mapping[str, str]) -> Signed:
+    """Read a wheel of an index, its record and its signature; UnreadableError if wheel or record cannot be read."""
+    wheel = hashlib.sha256(_fetch(index, entry.path, environ)).hexdigest()
+    record = _fetch(index, f"{entry.path}.json", environ)
+    try:
+        envelope = _fetch(index, f"{entry.path}.dsse.json", environ)
+    except MissingError:
+        return Signed(wheel, record, None)
+    return Signed(wheel, record, envelope)
+
+
+def _fetch(index: str, path: str, environ: Mapping[str, str]) -> bytes:
     if "://" not in index:
         index = Path(index).absolute().as_uri()
-    address = f"{as_url(index)}/packages.json"
+    address = f"{as_url(index)}/{urllib.parse.quote(path)}"
     request = urllib.request.Request(address, headers={"User-Agent": "hopperforge-doctor"})  # noqa: S310
     secret = credentials(index, environ)
     if secret is not None:
@@ -72,10 +85,12 @@ def _fetch(index: str, environ: Mapping[str, str]) -> bytes:
     except urllib.error.HTTPError as error:
         with error:
             ask = f"; set {TOKEN}, or name the server in ~/.netrc" if error.code in (401, 403) else ""
-            raise UnreadableError(f"{address}: the server answers {error.code} {error.reason}{ask}") from error
+            kind = MissingError if error.code in (404, 410) else UnreadableError
+            raise kind(f"{address}: the server answers {error.code} {error.reason}{ask}") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or error
-        raise UnreadableError(f"{address} cannot be read: {reason}") from error
+        gone = isinstance(reason, FileNotFoundError) or isinstance(error, FileNotFoundError)
+        raise (MissingError if gone else UnreadableError)(f"{address} cannot be read: {reason}") from error
 
 
 def credentials(index: str, environ: Mapping[str, str]) -> str | None:

@@ -15,6 +15,8 @@ PARTS: Final = (
     "choosing",
     "mending",
     "answer",
+    "ed25519",
+    "signatures",
     "reading",
     "looking",
     "installed",
@@ -52,8 +54,14 @@ def doctor_source() -> bytes:
     """Give the program; equal modules give equal bytes."""
     texts = {part: files(_OWN).joinpath(f"{part}.py").read_text(encoding="utf-8") for part in PARTS}
     trees = {part: ast.parse(text) for part, text in texts.items()}
-    bodies = [f"# {part}: {ast.get_docstring(trees[part])}\n\n{_body(trees[part], texts[part])}" for part in PARTS]
+    bodies = [f"{_heading(part, trees[part])}\n\n{_body(trees[part], texts[part])}" for part in PARTS]
     return (_HEAD + _imports(trees.values()) + _TOO_OLD + "\n\n".join(bodies) + _TAIL).encode()
+
+
+def _heading(part: str, tree: ast.Module) -> str:
+    """Make a module's description a comment."""
+    lines = f"{part}: {ast.get_docstring(tree)}".splitlines()
+    return "\n".join(f"# {line}".rstrip() for line in lines)
 
 
 def _body(tree: ast.Module, text: str) -> str:

@@ -166,3 +166,7 @@ def gpu_text(gpu: Gpu) -> str:
 
 class UnreadableError(Exception):
     """The index cannot be read; the text says why, without credentials."""
+
+
+class MissingError(UnreadableError):
+    """The index has no such file."""

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -22,6 +23,16 @@ from hopperforge.run.files import storage_guard
 
 MemberFilter: TypeAlias = Callable[[PurePosixPath], PurePosixPath | None]
 """Says where a member goes below the target folder, or None to leave it out."""
+
+READER_ERRORS: Final = (
+    *(tarfile.TarError, zipfile.BadZipFile, zlib.error, LZMAError, EOFError),
+    *(
+        RuntimeError,
+        struct.error,
+        ValueError,
+    ),  # encrypted, of a later version; short fields; odd names
+)
+"""What Python's readers of archives raise for damaged ones, beside OSError."""
 
 _EXECUTABLE: Final = 0o111
 _AR_MAGIC: Final = b"!<arch>\n"
@@ -131,7 +142,7 @@ def _reading(archive: Path) -> Iterator[None]:
     """Say in our words what the archive readers raise for a damaged file."""
     try:
         yield
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, LZMAError, EOFError, NotImplementedError) as error:
+    except READER_ERRORS as error:
         raise _damaged(archive, str(error)) from error
     except OSError as error:
         # gzip and bzip2 report a damaged stream as an OSError without a number

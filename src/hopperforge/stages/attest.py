@@ -77,6 +77,20 @@ def _secret(private: Path) -> bytes:
     return private.read_bytes()
 
 
+def read_keys(places: str) -> list[PublicKey]:
+    """Read the public keys whose files are named, joined by commas; InputError names the first that is none."""
+    return [_public_key(Path(place).expanduser()) for place in places.split(",")]
+
+
+def _public_key(place: Path) -> PublicKey:
+    try:
+        return PublicKey.parse(place.read_text(encoding="utf-8"), str(place))
+    except OSError as error:
+        raise InputError(f"the key {place} cannot be read: {error.strerror}", hint="key=NAME.public.pem") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{place} is no public key: it is not text", hint="key=NAME.public.pem") from error
+
+
 def check_signed(wheel: Path, keys: Sequence[PublicKey], *, now: datetime) -> Signed:
     """Judge a package by its signature and everything that is signed; nothing of it is imported.
 

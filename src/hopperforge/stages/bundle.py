@@ -49,10 +49,17 @@ class Bundle:
 
 
 def make_bundle(
-    cell: BundleCell, parcels: Sequence[Parcel], final: Path, workspace: Workspace, *, target: Target | None
+    cell: BundleCell,
+    parcels: Sequence[Parcel],
+    final: Path,
+    workspace: Workspace,
+    *,
+    target: Target | None,
+    signed: bool = False,
 ) -> Bundle:
     """Write the tar of a cell at `final`, with torch for `target` and all that it requires, or without if None.
 
+    `signed` says that every parcel's signature was found good; then the bundle installs with a public key alone.
     ToolError if the index does not give torch; StorageError if the disk does not do its part.
     """
     with temporary_folder(make_folder(workspace.work), "bundle") as scratch:
@@ -61,7 +68,7 @@ def make_bundle(
         if target is not None:
             _fetch(f"torch=={cell.torch}.*", target, make_folder(root / WHEELS), workspace)
         locked = tuple(sorted(_locked(path, root) for path in root.rglob("*.whl")))
-        _write_texts(cell, locked, root, with_torch=target is not None)
+        _write_texts(cell, locked, root, with_torch=target is not None, signed=signed)
         epoch = max(parcel.record.source.epoch for parcel in parcels)
         with writing(final) as stream:
             _write_tar(root, stream, epoch)
@@ -79,13 +86,13 @@ def _locked(path: Path, root: Path) -> Locked:
     )
 
 
-def _write_texts(cell: BundleCell, locked: Sequence[Locked], root: Path, *, with_torch: bool) -> None:
+def _write_texts(cell: BundleCell, locked: Sequence[Locked], root: Path, *, with_torch: bool, signed: bool) -> None:
     python = f"=={cell.python}.*" if cell.python else None
     texts = {
         REQUIREMENTS_NAME: requirements(locked),
         PYLOCK_NAME: pylock(locked, python),
-        INSTALL_NAME: install_script(locked),
-        README_NAME: readme(cell, locked, with_torch=with_torch),
+        INSTALL_NAME: install_script(locked, signed=signed),
+        README_NAME: readme(cell, locked, with_torch=with_torch, signed=signed),
     }
     for name, text in texts.items():
         (root / name).write_bytes(text)

@@ -1,10 +1,10 @@
 """What every front is made of, whatever it binds to: the values that decide its bytes, and what is written of them."""
 
 import hashlib
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from typing import Final
 
 from hopperforge.errors import InputError
 from hopperforge.model.cell import AbiClass, Build
@@ -13,6 +13,7 @@ from hopperforge.model.matrix import JaxFact, TorchFact
 from hopperforge.model.toolkit import HostCompiler, PinnedFile, Toolkit, ToolkitFact
 from hopperforge.model.upstream import PatchedSource
 from hopperforge.run.engine import ON_HOST, Engine
+from hopperforge.stages.zip_writer import writer_versions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,16 +58,24 @@ def licence_hashes(inputs: FrontInputs) -> dict[str, str]:
     return {name: hashlib.sha256(text).hexdigest() for name, text in inputs.licences.items()}
 
 
+IMAGE_WRITERS: Final = ("setuptools", "auditwheel")
+"""What writes a wheel where its front is bound: in the image, or beside hopperforge on the host."""
+
+
 def writers(image: Image | None) -> dict[str, str]:
     """List what writes a wheel's bytes beside the compilers, with versions; those of the end are always this one's."""
-    names = ("setuptools", "auditwheel")
-    found = {name: version(name) if image is None else image.tools[name] for name in names}
+    found = packaging_writers() if image is None else {name: image.tools[name] for name in IMAGE_WRITERS}
     return found | last_writers()
+
+
+def packaging_writers() -> dict[str, str]:
+    """Give this machine's versions of them."""
+    return {name: version(name) for name in IMAGE_WRITERS}
 
 
 def last_writers() -> dict[str, str]:
     """List what writes the end of a wheel's bytes, on this machine whatever the engine."""
-    return {"cyclonedx-python-lib": version("cyclonedx-python-lib"), "zlib": zlib.ZLIB_RUNTIME_VERSION}
+    return {"cyclonedx-python-lib": version("cyclonedx-python-lib"), **writer_versions()}
 
 
 def build_facts(inputs: FrontInputs) -> dict[str, object]:

@@ -15,6 +15,7 @@ from hopperforge.model.record import Record
 from hopperforge.run.files import make_folder, write_atomic
 from hopperforge.run.process import run
 from hopperforge.run.workspace import Workspace
+from hopperforge.stages.front_inputs import IMAGE_WRITERS, last_writers, packaging_writers
 from hopperforge.stages.wheel_archive import read_wheel
 
 FETCHED: Final = ("files", "sources", "toolkits", "torches", "bases")
@@ -24,6 +25,7 @@ _LEFT_OUT: Final[Mapping[str, tuple[str, ...]]] = {
     "flash-attention": ("src",)
 }  # what was fetched; recipes' src is ours
 _REPORT_LINES: Final = 60
+_COMPARED: Final = (0, 1)  # equal, different; any other status is an error of diffoscope's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +98,21 @@ def rebuild(
     return Rebuilt(path=path.with_suffix(""), record=Record.from_json(path.read_bytes(), str(path)))
 
 
+def other_writers(record: Record, in_images: Mapping[str, str]) -> list[str]:
+    """List the tools that wrote a record's wheel and are of another version here, where `in_images` has the images'.
+
+    A wheel that another compressor packed, as the zlib of a Python did before one was pinned, is a case of it.
+    """
+    then = record.front.tools
+    binding = in_images if record.image else packaging_writers()
+    now = last_writers() | {name: binding[name] for name in IMAGE_WRITERS if name in then and name in binding}
+    return [
+        f"{name}: {then.get(name, 'not used')} then, {now.get(name, 'not used')} now"
+        for name in sorted(then.keys() | now.keys())
+        if then.get(name) != now.get(name)
+    ]
+
+
 def _failure(status: int) -> type[HopperforgeError]:
     kinds = {kind.exit_code: kind for kind in HopperforgeError.__subclasses__()}
     return kinds.get(status, ToolError)
@@ -148,8 +165,9 @@ def diffoscope(before: Path, after: Path, workspace: Workspace) -> list[str]:
     if program is None:
         return [f"diffoscope {before} {after}   # says more; apt-get install diffoscope-minimal"]
     report = after.with_name(f"{after.name}.diffoscope.txt")
+    report.unlink(missing_ok=True)  # one of an earlier comparison would be taken for this one's
     done = run([program, "--text", report, before, after], cwd=after.parent, env=workspace.environ)
-    if done.status not in (0, 1) or not report.is_file():
+    if done.status not in _COMPARED or not report.is_file():
         return [f"diffoscope ended with status {done.status}", *done.tail[-5:]]
     lines = report.read_text(encoding="utf-8", errors="replace").splitlines()
     return [*lines[:_REPORT_LINES], f"the whole report: {report}"]

@@ -16,7 +16,8 @@ from hopperforge.run.files import storage_guard, temporary_folder
 from hopperforge.run.workspace import Workspace
 from hopperforge.stages.audit_tools import Answer, module, platform_tags, run_tool
 from hopperforge.stages.elf import newest_versions, read_library
-from hopperforge.stages.wheel_archive import DEFLATE_LEVEL, read_wheel, write_wheel
+from hopperforge.stages.wheel_archive import read_wheel, write_wheel
+from hopperforge.stages.zip_writer import DEFLATE_LEVEL
 
 # The framework and the driver bring these; a copy in the wheel would be a second torch in one process.
 EXCLUDED: Final = ("libtorch*.so", "libc10*.so", "libcuda.so.*", "libcudart.so.*")

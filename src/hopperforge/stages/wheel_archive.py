@@ -8,25 +8,22 @@ import csv
 import hashlib
 import io
 import stat
-import time
 import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from hopperforge.errors import RepairError
+from hopperforge.run.archives import READER_ERRORS
 from hopperforge.run.files import writing
+from hopperforge.stages.zip_writer import Member, write_zip
 
 ELF_MAGIC: Final = b"\x7fELF"
-DEFLATE_LEVEL: Final = 9
 SIGNATURES: Final = (".jws", ".p7s")
 
-_ZIP_EPOCH: Final = 315_532_800  # 1980-01-01: zip cannot name an earlier time
-_UNIX: Final = 3
-_READABLE: Final = 0o644
-_RUNNABLE: Final = 0o755
+_READABLE: Final = stat.S_IFREG | 0o644
+_RUNNABLE: Final = stat.S_IFREG | 0o755
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +58,7 @@ def read_wheel(path: Path) -> WheelArchive:
         with zipfile.ZipFile(path) as archive:
             members = [member for member in archive.infolist() if not member.is_dir()]
             files = {member.filename: archive.read(member) for member in members}
-    except (OSError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except (OSError, *READER_ERRORS) as error:
         raise RepairError(f"{path} cannot be read as a wheel: {error}", hint="build it again") from error
     folders = {name.split("/")[0] for name in files}
     infos = sorted(folder for folder in folders if folder.endswith(".dist-info"))
@@ -79,25 +76,18 @@ def read_wheel(path: Path) -> WheelArchive:
 def write_wheel(final: Path, wheel: WheelArchive, *, epoch: int) -> None:
     """Write the members of `wheel` to `final` in one fixed way, with a RECORD made anew.
 
-    Sorted with the metadata last, all times `epoch` (UTC), modes 644 or 755, no folders, deflate level 9: the
-    bytes depend on the content, the epoch and the zlib of this Python alone.
+    Sorted with the metadata last, all times `epoch` (UTC), modes 644 or 755, no folders: the bytes depend on the
+    content, the epoch and the pinned library that compresses. RepairError for more than a plain zip can hold.
     """
     record = f"{wheel.info}/RECORD"
     content = {name: data for name, data in wheel.files.items() if name != record}
     content[record] = make_record(content, record)
-    with writing(final) as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in sorted(content, key=lambda name: (name.startswith(f"{wheel.info}/"), name == record, name)):
-            member = _member(name, runnable=name in wheel.runnable, epoch=epoch)
-            archive.writestr(member, content[name], compresslevel=DEFLATE_LEVEL)
-
-
-def _member(name: str, *, runnable: bool, epoch: int) -> zipfile.ZipInfo:
-    moment = time.gmtime(max(epoch, _ZIP_EPOCH))
-    member = zipfile.ZipInfo(name, moment[:6])
-    member.create_system = _UNIX
-    member.compress_type = zipfile.ZIP_DEFLATED
-    member.external_attr = (stat.S_IFREG | (_RUNNABLE if runnable else _READABLE)) << 16
-    return member
+    members = (
+        Member(name=name, data=content[name], mode=_RUNNABLE if name in wheel.runnable else _READABLE)
+        for name in sorted(content, key=lambda name: (name.startswith(f"{wheel.info}/"), name == record, name))
+    )
+    with writing(final) as stream:
+        write_zip(stream, members, epoch=epoch)
 
 
 def record_hash(data: bytes) -> str:
