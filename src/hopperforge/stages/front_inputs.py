@@ -59,7 +59,7 @@ def licence_hashes(inputs: FrontInputs) -> dict[str, str]:
 
 
 IMAGE_WRITERS: Final = ("setuptools", "auditwheel")
-"""What writes a wheel where its front is bound: in the image, or beside hopperforge on the host."""
+"""What writes a wheel where upstream's front is bound: in the image, or beside hopperforge on the host."""
 
 
 def writers(image: Image | None) -> dict[str, str]:
