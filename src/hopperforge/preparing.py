@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from hopperforge.config.project import Project
-from hopperforge.errors import ToolError
+from hopperforge.errors import InputError, ToolError
 from hopperforge.merging import merge_units
 from hopperforge.model.cell import Build
+from hopperforge.model.front import FrontKind
 from hopperforge.model.keys import content_key
 from hopperforge.model.machine import Machine, Sizing
+from hopperforge.model.matrix import JaxFact
 from hopperforge.model.pack import Unit, pack_key
 from hopperforge.model.recipe import MergeRule, Recipe
 from hopperforge.model.request import Kernels, Merge, Request
@@ -103,10 +105,19 @@ class Job:
             toolkit_fact=fact,
             compiler=builder.compiler,
             torch_fact=None if build.torch is None else matrix.torches[build.torch],
+            jax_fact=self._jax(build),
             licences=collect_licences(patched, toolkit, fact, self.workspace),
             engine=builder.engine,
             image=builder.image,
         )
+
+    def _jax(self, build: Build) -> JaxFact | None:
+        """Give the headers that a jax front takes; InputError where the matrix pins none."""
+        if build.recipe.front.kind is not FrontKind.JAX:
+            return None
+        if self.project.matrix.jax is None:
+            raise InputError("matrix.yaml pins no jaxlib, whose headers a jax front takes", hint="add `jax:` to it")
+        return self.project.matrix.jax
 
     def _image_at_hand(self, build: Build) -> bool:
         """Whether a build's image is there; on the host none is needed."""

@@ -31,7 +31,7 @@ Found = Iterator[tuple[Tree, str]]
 
 def check_matrix(file: str, tree: Tree) -> list[Problem]:
     """Problems of matrix.yaml beyond its shape."""
-    found = [*repeated(tree), *_toolkits(tree), *_torches(tree), *_points(tree)]
+    found = [*repeated(tree), *_toolkits(tree), *_torches(tree), *_jax(tree), *_points(tree)]
     return [Problem(file, place.line, place.column, message) for place, message in found]
 
 
@@ -141,6 +141,12 @@ def _torch_wheel(torch: Tree) -> Found:
     found, release, place = _wheel_version(wheel), torch.string("release"), wheel.get("filename")
     if place is not None and found is not None and release not in (None, found):
         yield place, f"this is {found}, but release says {release}"
+
+
+def _jax(tree: Tree) -> Found:
+    jax = tree.get("jax")
+    if jax is not None:
+        yield from _torch_wheel(jax)
 
 
 def _stable_floor(tree: Tree) -> Found:

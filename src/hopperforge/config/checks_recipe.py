@@ -24,13 +24,27 @@ def check_recipe(file: str, tree: Tree, *, pins: Collection[str], switches: Coll
 
 
 def check_lenders(trees: Mapping[str, Tree]) -> list[Problem]:
-    """Problems of recipes that take the kernels `of` another; `trees` are all that could be read, by file."""
+    """Problems of recipes that take kernels or sources of another; `trees` are all that could be read, by file."""
     by_name = {file.split("/")[-2]: tree for file, tree in trees.items()}
     return [
         Problem(file, place.line, place.column, message)
         for file, tree in trees.items()
-        for place, message in _lender(tree, by_name)
+        for place, message in (*_lender(tree, by_name), *_sharer(tree, by_name))
     ]
+
+
+def _sharer(tree: Tree, by_name: Mapping[str, Tree]) -> Found:
+    """A front shares the sources of another that lists some, for kernels of the same pin."""
+    place = tree.get("front", "shares")
+    name = None if place is None else place.string()
+    yield from refers(place, by_name, "recipe", "the recipes are")
+    if place is None or name is None or name not in by_name:
+        return
+    other = by_name[name]
+    if not any(other.elements("front", "sources")) or other.get("front", "shares") is not None:
+        yield place, f"{name} has no sources of its own front to share"
+    if tree.string("pin") != other.string("pin"):
+        yield place, f"{name} is of the pin {other.string('pin')}, and this recipe of {tree.string('pin')}"
 
 
 def _lender(tree: Tree, by_name: Mapping[str, Tree]) -> Found:

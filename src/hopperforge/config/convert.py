@@ -29,7 +29,7 @@ from hopperforge.config.files_recipe import (
 from hopperforge.config.files_upstream import LicenceShape, PinShape, SdistShape
 from hopperforge.model.front import Front, FrontKind, OwnKernels
 from hopperforge.model.image import DebianBase, ImageFacts, RegistryBase
-from hopperforge.model.matrix import CiCell, Exclusion, Matrix, TorchFact
+from hopperforge.model.matrix import CiCell, Exclusion, JaxFact, Matrix, TorchFact
 from hopperforge.model.profile import Budget, Profile, compute_capability
 from hopperforge.model.recipe import Cudart, MergeRule, PackageNames, Promise, Recipe
 from hopperforge.model.toolkit import OLDEST_ARCHITECTURE, DebianPackage, PinnedFile, Redist, ToolkitFact, ToolkitOrigin
@@ -54,6 +54,7 @@ def to_matrix(shape: MatrixFile) -> Matrix:
         pythons=_pythons(shape.pythons),
         default_toolkit=None if shape.default_toolkit is None else ToolkitVersion.parse(shape.default_toolkit),
         stable_floor=TorchVersion.parse(shape.stable_floor),
+        jax=None if shape.jax is None else JaxFact(release=shape.jax.release, wheel=_wheel(shape.jax.wheel)),
         platforms={name: shape.platforms[name].declared_only for name in shape.platforms},
         exclusions=tuple(_exclusion(exclusion) for exclusion in shape.exclusions),
         ci=tuple(_ci_cell(cell) for cell in shape.ci),
@@ -161,7 +162,7 @@ def _recipe(shape: RecipeFile, folder: Path, others: Mapping[str, RecipeFile]) -
             for name, profile in shape.profiles.items()
         },
         merge=tuple(_merge_rule(name, rule) for name, rule in kernels_of.merge.items()),
-        front=Front() if shape.front is None else _front(shape.front),
+        front=Front() if shape.front is None else _front(shape.front, folder),
         kernels=None
         if kernels.own is None or kernels.epoch is None
         else OwnKernels(units=kernels.own, flags=tuple(kernels.flags), epoch=kernels.epoch),
@@ -177,10 +178,11 @@ def _promise(shape: RecipeFile, promise: PromiseShape) -> Promise:
     )
 
 
-def _front(shape: FrontShape) -> Front:
+def _front(shape: FrontShape, folder: Path) -> Front:
     return Front(
         kind=FrontKind(shape.kind),
         sources=tuple(shape.sources),
+        shares=None if shape.shares is None else folder.parent / shape.shares,
         library=shape.library,
         exports=shape.exports,
         symbols=tuple(shape.symbols),

@@ -163,6 +163,15 @@ class TorchShape(Shape):
     """The oldest C++ standard that build's headers compile as."""
 
 
+class JaxShape(Shape):
+    """The jaxlib whose headers jax fronts are compiled with."""
+
+    release: Release
+    """Its release."""
+    wheel: PinnedWheel
+    """A build of it, for any Python: the headers alone are taken."""
+
+
 class PlatformShape(Shape):
     """A platform wheels are meant for."""
 
@@ -209,6 +218,8 @@ class MatrixFile(Shape):
     """The toolkit that compiles when the word cuda= is left out; without it the newest at hand."""
     stable_floor: Version
     """The oldest torch whose stable ABI serves; a front bound against it serves every later one."""
+    jax: JaxShape | None = None
+    """The headers of XLA's FFI, for jax fronts."""
     platforms: Annotated[dict[Platform, PlatformShape], Field(min_length=1)]
     """Platforms by name."""
     exclusions: list[ExclusionShape]

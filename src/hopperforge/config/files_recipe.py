@@ -32,7 +32,7 @@ Switches = Annotated[list[Switch], Field(json_schema_extra=DISTINCT)]
 Architectures = Annotated[
     list[Annotated[str, Field(pattern=_ARCHITECTURE)]], Field(min_length=1, json_schema_extra=DISTINCT)
 ]
-Symbols = Annotated[list[Annotated[str, Field(pattern=_SYMBOL)]], Field(min_length=1, json_schema_extra=DISTINCT)]
+Symbols = Annotated[list[Annotated[str, Field(pattern=_SYMBOL)]], Field(json_schema_extra=DISTINCT)]
 Pattern = Annotated[str, Field(pattern=_PATTERN)]
 Patterns = Annotated[list[Pattern], Field(min_length=1, json_schema_extra=DISTINCT)]
 Place = File  # the same form, below the package
@@ -107,6 +107,8 @@ class FrontShape(Shape):
     """What they bind to: torch by its stable ABI, nothing, or XLA by its FFI's headers."""
     sources: Patterns
     """The C++ sources of the library."""
+    shares: Name | None = None
+    """A recipe whose sources are compiled into the library too, and whose headers these may include."""
     library: Place
     """The shared library's place in the package."""
     exports: File

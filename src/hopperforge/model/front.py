@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Final
 
 _VERSIONED: Final = re.compile(r"lib[^/]+\.so\.[0-9]+")
@@ -45,17 +46,18 @@ class FrontKind(StrEnum):
 class Front:
     """The sources a recipe brings, and what they become. Of `torch-upstream` all but `kind` is empty.
 
-    Patterns are of paths in the recipe's folder, places are paths in the package's. `sources` are compiled and linked
-    with the kernels into `library`, by the version script `exports`; every symbol it shows must match one of
-    `symbols`. Whoever asks for a symbol of `wrap` is given the sources' own __wrap_NAME. `archive` is the place of the
-    same as a static library. `programs` maps a place to the sources of an executable that is linked with the library.
-    `files` maps a pattern to the folder that the matching files are shipped in; those that end in `.in` have their
-    placeholders filled in. `requires` is Requires-Dist without the torch that the matrix knows. With `tarball` the
-    package's folder is handed on as a `.tar.zst` as well.
+    Patterns are of paths in the recipe's folder, places are paths in the package's. `sources` are compiled together
+    with those of the recipe in the folder `shares`, and linked with the kernels into `library`, by the version script
+    `exports`; every symbol it shows must match one of `symbols`. Whoever asks for a symbol of `wrap` is given the
+    sources' own __wrap_NAME. `archive` is the place of the same as a static library. `programs` maps a place to the
+    sources of an executable that is linked with the library. `files` maps a pattern to the folder that the matching
+    files are shipped in; those that end in `.in` have their placeholders filled in. `requires` is Requires-Dist without
+    the torch that the matrix knows. With `tarball` the package's folder is handed on as a `.tar.zst` as well.
     """
 
     kind: FrontKind = FrontKind.TORCH_UPSTREAM
     sources: tuple[str, ...] = ()
+    shares: Path | None = None
     library: str = ""
     exports: str = ""
     symbols: tuple[str, ...] = ("PyInit_*",)

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from hopperforge.errors import InputError
 from hopperforge.model.cell import AbiClass, Build
 from hopperforge.model.image import Image
-from hopperforge.model.matrix import TorchFact
+from hopperforge.model.matrix import JaxFact, TorchFact
 from hopperforge.model.toolkit import HostCompiler, PinnedFile, Toolkit, ToolkitFact
 from hopperforge.model.upstream import PatchedSource
 from hopperforge.run.engine import ON_HOST, Engine
@@ -20,7 +20,8 @@ class FrontInputs:
     """What decides a front's bytes, beside the kernels.
 
     `toolkit` and `compiler` are where the engine's commands find them; `torch_fact` is None where the front binds to
-    no torch; `licences` are the texts that the package hands on, by name; `image` is None on the host.
+    no torch, `jax_fact` where not to jax; `licences` are the texts that the package hands on, by name; `image` is None
+    on the host.
     """
 
     build: Build
@@ -29,6 +30,7 @@ class FrontInputs:
     toolkit_fact: ToolkitFact
     compiler: HostCompiler
     torch_fact: TorchFact | None = None
+    jax_fact: JaxFact | None = None
     licences: Mapping[str, bytes] = field(default_factory=dict)
     engine: Engine = ON_HOST
     image: Image | None = None

@@ -13,7 +13,7 @@ from typing import Final
 
 from hopperforge.errors import CompileError, InputError
 from hopperforge.model.cell import Build
-from hopperforge.model.front import FrontKind
+from hopperforge.model.front import Front, FrontKind
 from hopperforge.model.keys import content_key
 from hopperforge.model.pack import KernelPack
 from hopperforge.model.profile import Profile
@@ -25,12 +25,16 @@ from hopperforge.run.process import Completed
 from hopperforge.run.workspace import Workspace
 from hopperforge.stages.front_inputs import FrontInputs, build_facts, last_writers, licence_hashes
 from hopperforge.stages.front_layout import package_files, placeholders, raw_wheel
+from hopperforge.stages.jax_kit import HEADERS
 from hopperforge.stages.repair import repair_settings
 from hopperforge.store.packs import read_pack
 
-COPIED: Final = ("src", "include", "exec")
-"""The recipe's folders that compiles see; includes are looked for in the first two."""
+COPIED: Final = ("include", "src", "exec", "kernels")
+"""The recipe's folders that compiles see; includes are looked for in all but `exec`."""
+SHARED: Final = ("include", "src")
+"""The folders of a recipe that another shares; compiles see them in `shared`."""
 
+_ALL_SHARED: Final = "shared/src/*.cpp"
 _STANDARD: Final = "-std=c++17"
 _CUDART: Final = ("-l:libcudart_static.a", "-ldl", "-lrt", "-lpthread")
 _OUTSIDE: Final = "/out"
@@ -69,14 +73,15 @@ def include_arguments(headers: Headers | None) -> tuple[str, ...]:
     """Make the include paths, relative to the folder that compiles run in; what is not ours warns of nothing."""
     framework = [f"framework/{place}" for place in headers.include] if headers else []
     others = ("hopper", "csrc/cutlass/include", "toolkit/include", "toolkit/include/cccl", *framework)
-    return ("-Iinclude", "-Isrc", *(word for place in others for word in ("-isystem", place)))
+    ours = ("include", "src", "kernels", *(f"shared/{name}" for name in SHARED))
+    return (*(f"-I{place}" for place in ours), *(word for place in others for word in ("-isystem", place)))
 
 
 def link_arguments(build: Build, headers: Headers | None) -> tuple[str, ...]:
     """Make the link's arguments after the objects, relative to the folder it runs in."""
     front = build.recipe.front
     needed = tuple(f"-l:{name}" for name in sorted(build.needed))
-    framework = (f"-Lframework/{headers.lib}",) if headers else ()
+    framework = (f"-Lframework/{headers.lib}",) if headers and headers.lib else ()
     soname = (f"-Wl,-soname,{front.soname}",) if front.soname else ()
     return (
         *("-Wl,--no-as-needed", *framework, *needed, "-Wl,--as-needed", "-Ltoolkit/lib64", *_CUDART),
@@ -133,7 +138,18 @@ def front_sources(build: Build) -> dict[str, str]:
     wanted = [path for name in (*COPIED, "python") for path in (folder / name).rglob("*")]
     wanted += [folder / "README.md", folder / front.exports]
     wanted += [path for pattern in front.files for path in matching(folder, pattern)]
-    files = {path for path in wanted if path.is_file() and "__pycache__" not in path.parts}
+    return _hashed(folder, wanted) | {f"shared/{path}": digest for path, digest in _shared(front).items()}
+
+
+def _shared(front: Front) -> dict[str, str]:
+    folder = front.shares
+    if folder is None:
+        return {}
+    return _hashed(folder, [path for name in SHARED for path in (folder / name).rglob("*")])
+
+
+def _hashed(folder: Path, paths: Iterable[Path]) -> dict[str, str]:
+    files = {path for path in paths if path.is_file() and "__pycache__" not in path.parts}
     return {path.relative_to(folder).as_posix(): sha256_file(path) for path in sorted(files)}
 
 
@@ -228,6 +244,9 @@ class _Bench:
         for name in COPIED:
             if (recipe.folder / name).is_dir():
                 shutil.copytree(recipe.folder / name, folder / name)
+        if recipe.front.shares is not None:
+            for name in SHARED:
+                shutil.copytree(recipe.front.shares / name, folder / "shared" / name)
         for name, place in (
             *((tree, engine.place(source) / tree) for tree in ("hopper", "csrc")),
             ("toolkit", inputs.toolkit.root),
@@ -248,7 +267,7 @@ class _Bench:
     def make(self, objects: Sequence[str]) -> Mapping[str, Path]:
         """Compile, link and archive; returns the files made, by their place in the package."""
         front = self.inputs.build.recipe.front
-        own = self._compile(front.sources)
+        own = self._compile((*front.sources, *([_ALL_SHARED] if front.shares else [])))
         made = {front.library: self._link(own, objects)}
         if front.archive is not None:
             made[front.archive] = self._archive(Path(front.archive).name, (*own, *objects))
@@ -257,10 +276,9 @@ class _Bench:
         return made
 
     def _compile(self, patterns: Iterable[str]) -> tuple[str, ...]:
-        """Compile the sources that match; returns their objects, sorted."""
-        recipe = self.inputs.build.recipe.folder
-        sources = sorted({path for pattern in patterns for path in matching(recipe, pattern)})
-        return tuple(self._compile_one(path.relative_to(recipe).as_posix()) for path in sources)
+        """Compile the sources that match, in the order of their paths; returns their objects."""
+        sources = sorted({path for pattern in patterns for path in matching(self.folder, pattern)})
+        return tuple(self._compile_one(path.relative_to(self.folder).as_posix()) for path in sources)
 
     def _compile_one(self, source: str) -> str:
         made = f"objects/{source.replace('/', '-')}.o"
@@ -337,6 +355,6 @@ def headers_of(inputs: FrontInputs, kit: Path | None) -> Headers | None:
             include = ("torch/include", "torch/include/torch/csrc/api/include")
             return Headers(root=kit, include=include, lib="torch/lib")
         case FrontKind.JAX if kit is not None:
-            return Headers(root=kit, include=("jaxlib/include",), lib="")
+            return Headers(root=kit, include=(HEADERS,), lib="")
         case _:
             return None

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Final
 
 from hopperforge.model.machine import Sizing
 from hopperforge.model.pack import KernelPack
@@ -12,7 +13,10 @@ from hopperforge.model.wheel import RawWheel
 from hopperforge.run.workspace import Workspace
 from hopperforge.stages import front_own, front_torch
 from hopperforge.stages.front_inputs import FrontInputs, last_writers, writers
+from hopperforge.stages.jax_kit import obtain_jax_kit
 from hopperforge.stages.torch_kit import TorchKit, obtain_torch_kit
+
+JAXLIB: Final = "jaxlib"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +58,8 @@ def front_sources(inputs: FrontInputs) -> Mapping[str, str]:
 
 def framework_facts(inputs: FrontInputs) -> FrameworkFacts | None:
     """Name the framework by the wheel its headers are taken from."""
+    if inputs.jax_fact is not None:
+        return FrameworkFacts(name=JAXLIB, release=inputs.jax_fact.release, wheel_sha256=inputs.jax_fact.wheel.sha256)
     if inputs.torch_fact is None:
         return None
     return FrameworkFacts(name=TORCH, release=inputs.torch.release, wheel_sha256=inputs.torch_wheel.sha256)
@@ -61,6 +67,8 @@ def framework_facts(inputs: FrontInputs) -> FrameworkFacts | None:
 
 def obtain_kit(inputs: FrontInputs, workspace: Workspace) -> Kit:
     """Fetch and unpack the framework that a front is bound with."""
+    if inputs.jax_fact is not None:
+        return Kit(root=obtain_jax_kit(inputs.jax_fact, workspace))
     if inputs.torch_fact is None:
         return Kit(root=None)
     kit = obtain_torch_kit(inputs.torch_fact, workspace)

@@ -267,6 +267,8 @@ def exports_gate(wheel: WheelArchive, *, symbols: tuple[str, ...] = ("PyInit_*",
             *(f"no {pattern} is exported" for pattern in symbols if not fnmatch.filter(exports, pattern)),
         ]
     )
+    if not exports:
+        return "nothing, as the recipe says"
     return ", ".join(exports[:_SHOWN]) + (f" and {len(exports) - _SHOWN} more" if len(exports) > _SHOWN else "")
 
 
