@@ -108,7 +108,7 @@ class Library:
         self.c.hopperforge_fa3_get_build.restype = Build
         self.c.hopperforge_fa3_status_name.restype = ctypes.c_char_p
         self.c.hopperforge_fa3_message.restype = ctypes.c_char_p
-        launch = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
+        launch = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
         self.c.hopperforge_fa3_forward.argtypes = launch
         self.c.hopperforge_fa3_backward.argtypes = launch
 

@@ -9,7 +9,8 @@
  *
  * Strides are in elements, and the innermost dimension (the head dimension) is contiguous. Pointers are to memory of
  * the device and aligned to 16 bytes, and so are all strides of more than one element's extent, in bytes. Arrays of
- * lengths and tables are int32 in memory of the device: what they hold is not checked.
+ * lengths and tables are int32 in memory of the device: what they hold is not checked. Keys and values beyond a
+ * sequence's length (seqused_k, the rest of its last page) are read and weighed with zero: such values must be finite.
  *
  * C11 and C++17. Needs no CUDA header: a stream is a cudaStream_t.
  */
