@@ -46,7 +46,7 @@ def build_info() -> dict[str, object]:
 
 
 def export_checks() -> list[Any]:
-    """What jax.export.export needs as `disabled_checks`: JAX lets no custom call into an artifact that it does not know.
+    """What jax.export.export needs as `disabled_checks`: JAX lets only calls that it knows into an artifact.
 
     Who runs the artifact must import fa3_jax first. The calls' attributes are kept stable within a version's major.
     """

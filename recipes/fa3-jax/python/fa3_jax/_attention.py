@@ -56,8 +56,8 @@ def flash_attention(
     exist. A policy of jax.checkpoint can keep what is named "fa3_jax_out" and "fa3_jax_lse".
 
     Raises while tracing: TypeError for dtypes and for traced options, ValueError for shapes and numbers that make no
-    sense, UnsupportedFeatureError for what the profile (or every profile) lacks, the backward pass not before a gradient
-    is asked for. Raises when run: JAX's runtime error, in one sentence, where there is no GPU of compute capability 9.0.
+    sense, UnsupportedFeatureError for what the profile (or every profile) lacks, the backward pass not before a
+    gradient is asked for. Raises when run, where there is no GPU of compute capability 9.0: JAX's runtime error.
     """
     require_operands(query, key, value, packed=False)
     options = make_options(

@@ -63,7 +63,7 @@ def _folded(
     """Dense: one call of `size` times the batch, its first axis being the two of them."""
     whole = [
         array if is_batched else jnp.broadcast_to(array, (size, *array.shape))
-        for array, is_batched in zip(arrays, batched)
+        for array, is_batched in zip(arrays, batched, strict=True)
     ]
     results = call(*(array.reshape(-1, *array.shape[2:]) for array in whole))
     return tuple(result.reshape(size, -1, *result.shape[1:]) for result in results), (True,) * count
@@ -74,11 +74,11 @@ def _sequential(
 ) -> tuple[Arrays, tuple[bool, ...]]:
     """Packed: one call after the other, for offsets cannot leave gaps between sequences."""
     del size
-    mapped = [array for array, is_batched in zip(arrays, batched) if is_batched]
+    mapped = [array for array, is_batched in zip(arrays, batched, strict=True) if is_batched]
 
     def one(parts: Sequence[jax.Array]) -> Arrays:
         left = iter(parts)
-        chosen = [next(left) if is_batched else array for array, is_batched in zip(arrays, batched)]
+        chosen = [next(left) if is_batched else array for array, is_batched in zip(arrays, batched, strict=True)]
         return tuple(call(*chosen))
 
     return tuple(jax.lax.map(one, mapped)), (True,) * count

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._library import BACKWARD, FORWARD, workspace_bytes
-from ._manual import shape_that_varies, varying, vary
+from ._library import BACKWARD, FORWARD, Shapes, workspace_bytes
+from ._manual import shape_that_varies, vary, varying
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,10 +31,9 @@ def batch_of(options: Options, query: Any, others: Sequence[Any]) -> int:
 
 def forward_shapes(options: Options, query: Any, key: Any, value: Any, others: Sequence[Any]) -> tuple[Any, ...]:
     """Shapes of the output, the LSE and the workspace; raises what the library would say of the call."""
-    dtype = str(query.dtype)
-    batch = batch_of(options, query, others)
-    size = workspace_bytes(options, dtype, query.shape, key.shape, value.shape[-1], batch, backward=False)
-    out = jnp.bfloat16 if dtype == "float8_e4m3fn" else query.dtype
+    shapes = Shapes(str(query.dtype), query.shape, key.shape, value.shape[-1], batch_of(options, query, others))
+    size = workspace_bytes(options, shapes, backward=False)
+    out = jnp.bfloat16 if shapes.dtype == "float8_e4m3fn" else query.dtype
     rows = (query.shape[0], query.shape[2], query.shape[1]) if options.lengths is None else query.shape[1::-1]
     return (
         jax.ShapeDtypeStruct((*query.shape[:-1], value.shape[-1]), out),
@@ -45,8 +44,8 @@ def forward_shapes(options: Options, query: Any, key: Any, value: Any, others: S
 
 def backward_shapes(options: Options, query: Any, key: Any, value: Any, others: Sequence[Any]) -> tuple[Any, ...]:
     """Shapes of the gradients and the workspace; raises what the library would say of the call."""
-    batch = batch_of(options, query, others)
-    size = workspace_bytes(options, str(query.dtype), query.shape, key.shape, value.shape[-1], batch, backward=True)
+    shapes = Shapes(str(query.dtype), query.shape, key.shape, value.shape[-1], batch_of(options, query, others))
+    size = workspace_bytes(options, shapes, backward=True)
     gradients = (jax.ShapeDtypeStruct(array.shape, array.dtype) for array in (query, key, value))
     return (*gradients, jax.ShapeDtypeStruct((size,), jnp.uint8))
 

@@ -7,11 +7,13 @@ to have its handlers registered.
 from __future__ import annotations
 
 import ctypes
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jax
+import jaxlib
 
 if TYPE_CHECKING:
     from ._options import Options
@@ -42,14 +44,24 @@ class Request(ctypes.Structure):
     )
 
 
-def make_request(
-    options: Options, dtype: str, query: tuple[int, ...], key: tuple[int, ...], head_dim_v: int, batch: int
-) -> Request:
-    """The request of a call on arrays of these shapes; `batch` is the number of sequences."""
+@dataclass(frozen=True)
+class Shapes:
+    """The arrays of a call: dtype, shapes of query and key, the head dim of values, the number of sequences."""
+
+    dtype: str
+    query: tuple[int, ...]
+    key: tuple[int, ...]
+    head_dim_v: int
+    batch: int
+
+
+def make_request(options: Options, shapes: Shapes) -> Request:
+    """The request of a call on arrays of these shapes."""
+    query, key, batch = shapes.query, shapes.key, shapes.batch
     seqlen_q, seqlen_k = (query[1], key[1]) if options.lengths is None else options.lengths
     total_q, total_k = (batch * seqlen_q, batch * seqlen_k) if options.lengths is None else (query[0], key[0])
     return Request(
-        dtype=DTYPES[dtype],
+        dtype=DTYPES[shapes.dtype],
         batch=batch,
         seqlen_q=seqlen_q,
         seqlen_k=seqlen_k,
@@ -58,7 +70,7 @@ def make_request(
         heads=query[-2],
         heads_k=key[-2],
         head_dim=query[-1],
-        head_dim_v=head_dim_v,
+        head_dim_v=shapes.head_dim_v,
         causal=options.causal,
         window_left=options.window[0],
         window_right=options.window[1],
@@ -72,23 +84,14 @@ def make_request(
 
 
 @lru_cache(maxsize=4096)
-def workspace_bytes(
-    options: Options,
-    dtype: str,
-    query: tuple[int, ...],
-    key: tuple[int, ...],
-    head_dim_v: int,
-    batch: int,
-    *,
-    backward: bool,
-) -> int:
+def workspace_bytes(options: Options, shapes: Shapes, *, backward: bool) -> int:
     """The bytes of workspace a call needs on any GPU of compute capability 9.0; asks no GPU.
 
     Raises UnsupportedFeatureError or ValueError, in the library's words, for a call that it would refuse.
     """
     library = load()
     needed = ctypes.c_int64(0)
-    request = make_request(options, dtype, query, key, head_dim_v, batch)
+    request = make_request(options, shapes)
     status = library.fa3_jax_plan(ctypes.byref(request), int(backward), ctypes.byref(needed))
     if status == 0:
         return needed.value
@@ -123,8 +126,8 @@ def _register(library: ctypes.CDLL) -> None:
         for target, symbol in HANDLERS.items():
             jax.ffi.register_ffi_target(target, refusing, platform="cpu")
             jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(getattr(library, symbol)), platform="CUDA")
-    except Exception as error:  # jaxlib has its own class for it, and named it differently over time
+    except RuntimeError as error:  # jaxlib has a class of its own for it, and renamed that over time
         raise ImportError(
-            f"jaxlib {jax.lib.__version__} does not take the handlers of fa3_jax, which are of XLA's FFI 0.1 ({error}): "
-            "install a newer fa3_jax or an older jax"
+            f"jaxlib {jaxlib.__version__} does not take the handlers of fa3_jax, which are of XLA's FFI 0.1: install a "
+            f"newer fa3_jax or an older jax ({error})"
         ) from error

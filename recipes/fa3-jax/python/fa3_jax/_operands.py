@@ -27,8 +27,8 @@ class Shaped(Protocol):
 def require_operands(query: Shaped, key: Shaped, value: Shaped, *, packed: bool) -> None:
     """Refuse arrays that do not belong together.
 
-    Dense: query (batch, seqlen_q, heads, head_dim), key (batch, seqlen_k, heads_k, head_dim) and value (..., head_dim_v).
-    Packed: the same with (total, ...) in place of (batch, seqlen, ...).
+    Dense: query (batch, seqlen_q, heads, head_dim), key (batch, seqlen_k, heads_k, head_dim), value (batch, seqlen_k,
+    heads_k, head_dim_v). Packed: the same with (total, ...) in place of (batch, seqlen, ...).
     """
     names = {"query": query, "key": key, "value": value}
     axes = "(tokens, heads, head_dim)" if packed else "(batch, seqlen, heads, head_dim)"
@@ -72,7 +72,7 @@ def require_descales(descales: Sequence[Shaped], query: Shaped, *, batch: int, h
     """Refuse descales that are not float32 (batch, heads_k), or that are given for another dtype than float8."""
     if str(query.dtype) != "float8_e4m3fn":
         raise TypeError(f"descales are for float8_e4m3fn, and query is {query.dtype}")
-    for name, array in zip(("query_descale", "key_descale", "value_descale"), descales):
+    for name, array in zip(("query_descale", "key_descale", "value_descale"), descales, strict=True):
         if array.shape != (batch, heads_k) or str(array.dtype) != "float32":
             raise ValueError(
                 f"{name} must be float32 of shape (batch, heads of key) = ({batch}, {heads_k}), "

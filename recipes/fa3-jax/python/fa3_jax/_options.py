@@ -101,7 +101,7 @@ def _window(window: tuple[int, int] | None) -> tuple[int, int]:
 
 def _lengths(lengths: tuple[int, int]) -> tuple[int, int]:
     names = ("max_seqlen_q", "max_seqlen_k")
-    queries, keys = (static_integer(name, length) for name, length in zip(names, lengths))
+    queries, keys = (static_integer(name, length) for name, length in zip(names, lengths, strict=True))
     if queries < 1 or keys < 1:
         raise ValueError(f"max_seqlen_q and max_seqlen_k must be at least 1, and are {queries} and {keys}")
     return queries, keys

@@ -76,7 +76,7 @@ def _split(mesh: Any, query: Any, axes: Axes, heads_k: int) -> dict[str, Any]:
     sizes = {"b": query.shape[0], "h": heads_k}
     return {
         axis: names
-        for axis, names in zip(axes, padded)
+        for axis, names in zip(axes, padded, strict=True)
         if axis in sizes and names is not None and sizes[axis] % _devices(mesh, names) == 0
     }
 
@@ -112,7 +112,8 @@ def factor_rule(operands: tuple[Axes, ...], results: tuple[Axes, ...], *, heads_
     def side(arrays: tuple[Axes, ...], keys: set[int]) -> str:
         of_keys = [index in keys for index in range(len(arrays))]
         return ", ".join(
-            " ".join(factor(axis, of_query=not of_key) for axis in axes) for axes, of_key in zip(arrays, of_keys)
+            " ".join(factor(axis, of_query=not of_key) for axis in axes)
+            for axes, of_key in zip(arrays, of_keys, strict=True)
         )
 
     descales = {index for index, axes in enumerate(operands) if axes in ("bh", ".h")}
