@@ -89,5 +89,5 @@ def test_cpu(subject: Subject) -> None:
     """Arrays on the CPU are refused when run, in words that say where they must be."""
     inputs = make_inputs(head_dim=subject.head_dim)
     on_cpu = [jax.device_put(array, jax.devices("cpu")[0]) for array in inputs.arrays]
-    with pytest.raises(RuntimeError, match="needs a GPU of compute capability 9.0"):
+    with pytest.raises(RuntimeError, match="needs a GPU of compute capability"):
         jax.block_until_ready(subject.package.flash_attention(*on_cpu))

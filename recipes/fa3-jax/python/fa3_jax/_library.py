@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jax
-import jaxlib
 
 if TYPE_CHECKING:
     from ._options import Options
@@ -120,14 +119,12 @@ def load() -> ctypes.CDLL:
 
 
 def _register(library: ctypes.CDLL) -> None:
-    """Give the handlers to JAX: those that compute for CUDA, and one that says what is missing for CPU."""
+    """Give the handlers to JAX: those that compute for CUDA, and one that says what is missing for CPU.
+
+    JAX takes them in when it starts a backend. Every XLA of FFI 0.1 or newer takes them so far; one that no longer
+    does says so there, naming both versions.
+    """
     refusing = jax.ffi.pycapsule(library.fa3_jax_refuse)
-    try:
-        for target, symbol in HANDLERS.items():
-            jax.ffi.register_ffi_target(target, refusing, platform="cpu")
-            jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(getattr(library, symbol)), platform="CUDA")
-    except RuntimeError as error:  # jaxlib has a class of its own for it, and renamed that over time
-        raise ImportError(
-            f"jaxlib {jaxlib.__version__} does not take the handlers of fa3_jax, which are of XLA's FFI 0.1: install a "
-            f"newer fa3_jax or an older jax ({error})"
-        ) from error
+    for target, symbol in HANDLERS.items():
+        jax.ffi.register_ffi_target(target, refusing, platform="cpu")
+        jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(getattr(library, symbol)), platform="CUDA")

@@ -110,10 +110,8 @@ def factor_rule(operands: tuple[Axes, ...], results: tuple[Axes, ...], *, heads_
         return "r" if heads_k == 1 else "(g r)"  # Shardy takes no factor of 1 beside another
 
     def side(arrays: tuple[Axes, ...], keys: set[int]) -> str:
-        of_keys = [index in keys for index in range(len(arrays))]
         return ", ".join(
-            " ".join(factor(axis, of_query=not of_key) for axis in axes)
-            for axes, of_key in zip(arrays, of_keys, strict=True)
+            " ".join(factor(axis, of_query=index not in keys) for axis in axes) for index, axes in enumerate(arrays)
         )
 
     descales = {index for index, axes in enumerate(operands) if axes in ("bh", ".h")}
