@@ -40,6 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # JAX's own warnings are not the wheel's.
     config.addinivalue_line("filterwarnings", "default")
     config.addinivalue_line("markers", "needs(*features): left out where the profile trimmed one of them")
+    config.addinivalue_line("markers", "devices(count): left out where JAX finds fewer GPUs")
     if config.getoption("help"):
         return
     wheel: Path | None = config.getoption("wheel")
@@ -92,13 +93,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out tests of features the profile trimmed, visibly; test_trimmed proves that those are refused."""
+    """Leave out tests of features the profile trimmed, visibly; test_trimmed proves that those are refused.
+
+    Left out as well are tests of more GPUs than there are.
+    """
     subject = config.stash[SUBJECT]
     served: list[pytest.Item] = []
     trimmed: list[pytest.Item] = []
     for item in items:
         needed = [feature for marker in item.iter_markers("needs") for feature in marker.args]
-        (served if all(map(subject.has, needed)) else trimmed).append(item)
+        devices = max((marker.args[0] for marker in item.iter_markers("devices")), default=1)
+        there = jax.device_count() >= devices and all(map(subject.has, needed))
+        (served if there else trimmed).append(item)
     if trimmed:
         config.hook.pytest_deselected(items=trimmed)
         items[:] = served
