@@ -4,9 +4,9 @@
 #include <cstdint>
 
 #include "backward.h"
+#include "built.h"
 #include "checks.h"
 #include "device.h"
-#include "built.h"
 #include "forward.h"
 #include "launching.h"
 #include "status.h"
@@ -18,7 +18,7 @@ namespace {
 using Forward = ::hopperforge_fa3_forward_params;
 using Backward = ::hopperforge_fa3_backward_params;
 
-Status check_workspace(const void *workspace, std::size_t given, std::size_t needed) {
+Status check_workspace(const void* workspace, std::size_t given, std::size_t needed) {
   if (given < needed || (needed > 0 && workspace == nullptr)) {
     return fail(HOPPERFORGE_FA3_WORKSPACE_TOO_SMALL, "the call needs a workspace of %zu bytes, and %s", needed,
                 workspace == nullptr ? "it is null" : "it is smaller");
@@ -30,21 +30,21 @@ Status check_workspace(const void *workspace, std::size_t given, std::size_t nee
   return HOPPERFORGE_FA3_OK;
 }
 
-Status clear(void *memory, std::size_t bytes, cudaStream_t stream) {
+Status clear(void* memory, std::size_t bytes, cudaStream_t stream) {
   const cudaError_t error = cudaMemsetAsync(memory, 0, bytes, stream);
   if (error == cudaSuccess) return HOPPERFORGE_FA3_OK;
   return fail(HOPPERFORGE_FA3_LAUNCH_FAILED, "clearing the workspace did not start: %s (%s)", cudaGetErrorString(error),
               cudaGetErrorName(error));
 }
 
-Status plan(const Forward *params, void *workspace, ForwardPlan &made) {
+Status plan(const Forward* params, void* workspace, ForwardPlan& made) {
   HOPPERFORGE_TRY(check_forward(params));
   Device device;
   HOPPERFORGE_TRY(current_device(device));
   return plan_forward(*params, device, workspace, made);
 }
 
-Status plan(const Backward *params, void *workspace, BackwardPlan &made) {
+Status plan(const Backward* params, void* workspace, BackwardPlan& made) {
   HOPPERFORGE_TRY(check_backward(params));
   Device device;
   HOPPERFORGE_TRY(current_device(device));
@@ -53,7 +53,7 @@ Status plan(const Backward *params, void *workspace, BackwardPlan &made) {
 
 // The sizes of a call, found in the same way as the call itself finds them.
 template <typename Plan, typename Params>
-Status workspace_bytes(const Params *params, std::size_t *bytes) {
+Status workspace_bytes(const Params* params, std::size_t* bytes) {
   if (bytes == nullptr) return fail(HOPPERFORGE_FA3_INVALID_ARGUMENT, "bytes is null");
   Plan made;
   HOPPERFORGE_TRY(plan(params, nullptr, made));
@@ -61,7 +61,7 @@ Status workspace_bytes(const Params *params, std::size_t *bytes) {
   return HOPPERFORGE_FA3_OK;
 }
 
-Status forward(const Forward *params, void *workspace, std::size_t bytes, cudaStream_t stream) {
+Status forward(const Forward* params, void* workspace, std::size_t bytes, cudaStream_t stream) {
   ForwardPlan made;
   HOPPERFORGE_TRY(plan(params, workspace, made));
   HOPPERFORGE_TRY(check_workspace(workspace, bytes, made.workspace_bytes));
@@ -69,7 +69,7 @@ Status forward(const Forward *params, void *workspace, std::size_t bytes, cudaSt
   return guarded([&] { launch_forward(made, stream); });
 }
 
-Status backward(const Backward *params, void *workspace, std::size_t bytes, cudaStream_t stream) {
+Status backward(const Backward* params, void* workspace, std::size_t bytes, cudaStream_t stream) {
   BackwardPlan made;
   HOPPERFORGE_TRY(plan(params, workspace, made));
   HOPPERFORGE_TRY(check_workspace(workspace, bytes, made.workspace_bytes));
@@ -79,7 +79,7 @@ Status backward(const Backward *params, void *workspace, std::size_t bytes, cuda
 
 // No exception may cross a C interface; upstream's choice of splits allocates a little memory of the host.
 template <typename Call>
-Status at_boundary(const Call &call) {
+Status at_boundary(const Call& call) {
   try {
     return call();
   } catch (...) {
@@ -98,7 +98,7 @@ hopperforge_fa3_build hopperforge_fa3_get_build(void) {
   return {HOPPERFORGE_FA3_INTERFACE, HOPPERFORGE_VERSION, HOPPERFORGE_PROFILE, switches(), HOPPERFORGE_CUDA};
 }
 
-const char *hopperforge_fa3_status_name(hopperforge_fa3_status status) {
+const char* hopperforge_fa3_status_name(hopperforge_fa3_status status) {
   switch (status) {
     case HOPPERFORGE_FA3_OK:
       return "OK";
@@ -126,9 +126,9 @@ const char *hopperforge_fa3_status_name(hopperforge_fa3_status status) {
   return "UNKNOWN";
 }
 
-const char *hopperforge_fa3_message(void) { return message(); }
+const char* hopperforge_fa3_message(void) { return message(); }
 
-void hopperforge_fa3_forward_defaults(hopperforge_fa3_forward_params *params) {
+void hopperforge_fa3_forward_defaults(hopperforge_fa3_forward_params* params) {
   if (params == nullptr) return;
   *params = hopperforge_fa3_forward_params{};
   params->size = sizeof *params;
@@ -138,7 +138,7 @@ void hopperforge_fa3_forward_defaults(hopperforge_fa3_forward_params *params) {
   params->pack_gqa = -1;
 }
 
-void hopperforge_fa3_backward_defaults(hopperforge_fa3_backward_params *params) {
+void hopperforge_fa3_backward_defaults(hopperforge_fa3_backward_params* params) {
   if (params == nullptr) return;
   *params = hopperforge_fa3_backward_params{};
   params->size = sizeof *params;
@@ -147,28 +147,29 @@ void hopperforge_fa3_backward_defaults(hopperforge_fa3_backward_params *params) 
   params->problem.window_right = -1;
 }
 
-hopperforge_fa3_status hopperforge_fa3_forward_check(const hopperforge_fa3_forward_params *params) {
+hopperforge_fa3_status hopperforge_fa3_forward_check(const hopperforge_fa3_forward_params* params) {
   return check_forward(params);
 }
 
-hopperforge_fa3_status hopperforge_fa3_backward_check(const hopperforge_fa3_backward_params *params) {
+hopperforge_fa3_status hopperforge_fa3_backward_check(const hopperforge_fa3_backward_params* params) {
   return check_backward(params);
 }
 
-hopperforge_fa3_status hopperforge_fa3_forward_workspace(const hopperforge_fa3_forward_params *params, size_t *bytes) {
+hopperforge_fa3_status hopperforge_fa3_forward_workspace(const hopperforge_fa3_forward_params* params, size_t* bytes) {
   return at_boundary([&] { return workspace_bytes<ForwardPlan>(params, bytes); });
 }
 
-hopperforge_fa3_status hopperforge_fa3_backward_workspace(const hopperforge_fa3_backward_params *params, size_t *bytes) {
+hopperforge_fa3_status hopperforge_fa3_backward_workspace(const hopperforge_fa3_backward_params* params,
+                                                          size_t* bytes) {
   return at_boundary([&] { return workspace_bytes<BackwardPlan>(params, bytes); });
 }
 
-hopperforge_fa3_status hopperforge_fa3_forward(const hopperforge_fa3_forward_params *params, void *workspace,
+hopperforge_fa3_status hopperforge_fa3_forward(const hopperforge_fa3_forward_params* params, void* workspace,
                                                size_t workspace_bytes, hopperforge_fa3_stream stream) {
   return at_boundary([&] { return forward(params, workspace, workspace_bytes, stream); });
 }
 
-hopperforge_fa3_status hopperforge_fa3_backward(const hopperforge_fa3_backward_params *params, void *workspace,
+hopperforge_fa3_status hopperforge_fa3_backward(const hopperforge_fa3_backward_params* params, void* workspace,
                                                 size_t workspace_bytes, hopperforge_fa3_stream stream) {
   return at_boundary([&] { return backward(params, workspace, workspace_bytes, stream); });
 }

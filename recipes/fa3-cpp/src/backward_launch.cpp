@@ -1,12 +1,12 @@
 #include "backward.h"
-#include "choose.h"
 #include "built.h"
+#include "choose.h"
 
 namespace hopperforge::fa3 {
 namespace {
 
 template <int Architecture, typename Element, bool Softcap>
-void run(Flash_bwd_params &kernel, cudaStream_t stream) {
+void run(Flash_bwd_params& kernel, cudaStream_t stream) {
   if constexpr (kHDim64) {
     if (kernel.d_rounded == 64) return run_mha_bwd_<Architecture, Element, 64, Softcap>(kernel, stream);
   }
@@ -26,9 +26,9 @@ void run(Flash_bwd_params &kernel, cudaStream_t stream) {
 
 }  // namespace
 
-void launch_backward(BackwardPlan &plan, cudaStream_t stream) {
+void launch_backward(BackwardPlan& plan, cudaStream_t stream) {
   if constexpr (kBackward) {
-    Flash_bwd_params &kernel = plan.kernel;
+    Flash_bwd_params& kernel = plan.kernel;
     choose_architecture(kernel.arch, [&](auto architecture) {
       choose<kSoftcap>(kernel.softcap > 0.0f, [&](auto softcap) {
         if constexpr (kFP16) {

@@ -26,7 +26,7 @@ struct Tile {
 //     128          80 (masked or softcap: 64), 128      64, 128     64, 96
 //     192          64, 96                      64, 80      64, 64
 //     256          64, 80                      64, 64      32, 64
-Tile backward_tile(int architecture, int head_dim, const Masks &masks, bool softcap) {
+Tile backward_tile(int architecture, int head_dim, const Masks& masks, bool softcap) {
   if (architecture >= 90) {
     switch (head_dim) {
       case 64:
@@ -56,8 +56,8 @@ Tile backward_tile(int architecture, int head_dim, const Masks &masks, bool soft
   }
 }
 
-void fill_gradients(const Backward &params, Flash_bwd_params &kernel) {
-  const Problem &problem = params.problem;
+void fill_gradients(const Backward& params, Flash_bwd_params& kernel) {
+  const Problem& problem = params.problem;
   const Extents queries = query_extents(problem, problem.head_dim);
   const Extents keys = key_extents(problem, problem.head_dim);
   kernel.do_ptr = params.dout.data;
@@ -79,29 +79,30 @@ void fill_gradients(const Backward &params, Flash_bwd_params &kernel) {
 }
 
 // Rows that the kernels accumulate into, all sequences together: each begins at a tile of its own.
-std::int64_t padded_rows(const int *cu_seqlens, std::int64_t batch, std::int64_t seqlen, std::int64_t total, int tile) {
+std::int64_t padded_rows(const int* cu_seqlens, std::int64_t batch, std::int64_t seqlen, std::int64_t total, int tile) {
   return cu_seqlens != nullptr ? round_up(total + batch * tile, tile) : batch * round_up(seqlen, tile);
 }
 
-Status place_accumulators(const Tile &sizes, Workspace &workspace, BackwardPlan &plan) {
-  Flash_bwd_params &kernel = plan.kernel;
+Status place_accumulators(const Tile& sizes, Workspace& workspace, BackwardPlan& plan) {
+  Flash_bwd_params& kernel = plan.kernel;
   const std::int64_t query_rows =
       kernel.h * padded_rows(kernel.cu_seqlens_q, kernel.b, kernel.seqlen_q, kernel.total_q, sizes.queries);
   const std::int64_t key_rows =
       kernel.h_k * padded_rows(kernel.cu_seqlens_k, kernel.b, kernel.seqlen_k, kernel.total_k, sizes.keys);
-  if (std::max(query_rows, key_rows) * kernel.d_rounded > kLargestCount * (kernel.cu_seqlens_q != nullptr ? 1 : kernel.b)) {
-    return fail(HOPPERFORGE_FA3_UNSUPPORTED, "rows times heads times head_dim are more than backward kernels can count");
+  if (std::max(query_rows, key_rows) * kernel.d_rounded >
+      kLargestCount * (kernel.cu_seqlens_q != nullptr ? 1 : kernel.b)) {
+    return fail(HOPPERFORGE_FA3_UNSUPPORTED,
+                "rows times heads times head_dim are more than backward kernels can count");
   }
   kernel.softmax_lse_log2_ptr = workspace.take<float>(query_rows);
   kernel.dsoftmax_sum = workspace.take<float>(query_rows);
   kernel.dq_accum_ptr = workspace.take<float>(query_rows * kernel.d_rounded);
-  kernel.dq_semaphore =
-      workspace.take<int>(ceil_div(kernel.seqlen_q, sizes.queries) * kernel.b * kernel.h);
+  kernel.dq_semaphore = workspace.take<int>(ceil_div(kernel.seqlen_q, sizes.queries) * kernel.b * kernel.h);
   if (kernel.h == kernel.h_k) return HOPPERFORGE_FA3_OK;
 
   // query heads that share a key head add up, in any order, or one after the other
   const std::size_t begin = workspace.used();
-  float *dk = workspace.take<float>(key_rows * kernel.d_rounded);
+  float* dk = workspace.take<float>(key_rows * kernel.d_rounded);
   kernel.dk_accum_ptr = dk;
   kernel.dv_accum_ptr = workspace.take<float>(key_rows * kernel.dv_rounded);
   if (kernel.deterministic) {
@@ -116,13 +117,13 @@ Status place_accumulators(const Tile &sizes, Workspace &workspace, BackwardPlan 
 
 }  // namespace
 
-Status plan_backward(const Backward &params, const Device &device, void *base, BackwardPlan &plan) {
-  const Problem &problem = params.problem;
+Status plan_backward(const Backward& params, const Device& device, void* base, BackwardPlan& plan) {
+  const Problem& problem = params.problem;
   if (problem.sm_margin >= device.multiprocessors) {
     return fail(HOPPERFORGE_FA3_INVALID_ARGUMENT, "sm_margin is %d, and the device has %d multiprocessors",
                 problem.sm_margin, device.multiprocessors);
   }
-  Flash_bwd_params &kernel = plan.kernel;
+  Flash_bwd_params& kernel = plan.kernel;
   const Masks masks = backward_masks(problem);
   const Extents keys = key_extents(problem, problem.head_dim);
   fill_problem(problem, masks, device, kernel);
@@ -132,7 +133,7 @@ Status plan_backward(const Backward &params, const Device &device, void *base, B
   fill_inputs(params.q, query_extents(problem, problem.head_dim), params.k, keys, params.v, keys, kernel);
   fill_output(params.out, query_extents(problem, problem.head_dim_v), kernel);
   fill_gradients(params, kernel);
-  kernel.softmax_lse_ptr = const_cast<float *>(params.softmax_lse);
+  kernel.softmax_lse_ptr = const_cast<float*>(params.softmax_lse);
   kernel.deterministic = params.deterministic != 0;
   kernel.d_rounded = compiled_head_dim(std::max(problem.head_dim, problem.head_dim_v));
   kernel.dv_rounded = kernel.d_rounded;

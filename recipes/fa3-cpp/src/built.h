@@ -118,7 +118,7 @@ inline constexpr bool kSM80 = true;
 #endif
 
 // The switches that are on, as the profile lists them.
-const char *switches();
+const char* switches();
 
 }  // namespace hopperforge::fa3
 

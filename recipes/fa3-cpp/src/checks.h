@@ -6,11 +6,11 @@
 
 namespace hopperforge::fa3 {
 
-Status check_forward(const hopperforge_fa3_forward_params *params);
-Status check_backward(const hopperforge_fa3_backward_params *params);
+Status check_forward(const hopperforge_fa3_forward_params* params);
+Status check_backward(const hopperforge_fa3_backward_params* params);
 
 // Head dimensions whose kernels are for Hopper alone, on another device.
-Status check_head_dims_on(const hopperforge_fa3_problem &problem, bool hopper);
+Status check_head_dims_on(const hopperforge_fa3_problem& problem, bool hopper);
 
 }  // namespace hopperforge::fa3
 

@@ -10,7 +10,7 @@ namespace hopperforge::fa3 {
 
 // Call with std::true_type or std::false_type; without `Compiled` there are kernels for false alone.
 template <bool Compiled, typename Call>
-void choose(bool value, const Call &call) {
+void choose(bool value, const Call& call) {
   if constexpr (Compiled) {
     if (value) return call(std::true_type{});
   }
@@ -22,7 +22,7 @@ using Number = std::integral_constant<int, Value>;
 
 // Call with the architecture that serves one: 8.6 and 8.9 share kernels, and so do all others of 8.x.
 template <typename Call>
-void choose_architecture(int architecture, const Call &call) {
+void choose_architecture(int architecture, const Call& call) {
   if constexpr (kSM80) {
     if (architecture == 86 || architecture == 89) return call(Number<86>{});
     if (architecture < 90) return call(Number<80>{});

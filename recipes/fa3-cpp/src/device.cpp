@@ -14,7 +14,7 @@ Status no_device(cudaError_t error) {
               HOPPERFORGE_CUDA, cudaGetErrorString(error), cudaGetErrorName(error));
 }
 
-Status read(int ordinal, Device &device) {
+Status read(int ordinal, Device& device) {
   int major = 0;
   int minor = 0;
   int multiprocessors = 0;
@@ -35,7 +35,7 @@ Status read(int ordinal, Device &device) {
 
 }  // namespace
 
-Status current_device(Device &device) {
+Status current_device(Device& device) {
   thread_local Device known;
   int ordinal = -1;
   const cudaError_t error = cudaGetDevice(&ordinal);

@@ -15,7 +15,7 @@ struct Device {
 };
 
 // Look at the current device, or say why it cannot run these kernels. Asks the driver once for each device and thread.
-Status current_device(Device &device);
+Status current_device(Device& device);
 
 }  // namespace hopperforge::fa3
 

@@ -17,11 +17,11 @@ struct ForwardPlan {
 };
 
 // Plan checked parameters. Pointers into the workspace are right for the one given; null only counts its bytes.
-Status plan_forward(const hopperforge_fa3_forward_params &params, const Device &device, void *workspace,
-                    ForwardPlan &plan);
+Status plan_forward(const hopperforge_fa3_forward_params& params, const Device& device, void* workspace,
+                    ForwardPlan& plan);
 
 // Put the kernels on the stream; throws nothing, and ends the process where a launch fails (see launching.h).
-void launch_forward(ForwardPlan &plan, cudaStream_t stream);
+void launch_forward(ForwardPlan& plan, cudaStream_t stream);
 
 }  // namespace hopperforge::fa3
 

@@ -1,5 +1,5 @@
-#include "choose.h"
 #include "built.h"
+#include "choose.h"
 #include "forward.h"
 
 namespace hopperforge::fa3 {
@@ -7,7 +7,7 @@ namespace {
 
 template <int Architecture, bool Split, bool PagesWithoutTma, bool Softcap, bool PackGQA>
 struct Kernels {
-  Flash_fwd_params &kernel;
+  Flash_fwd_params& kernel;
   cudaStream_t stream;
 
   template <typename Element, int HeadDim, int HeadDimV>
@@ -55,16 +55,17 @@ struct Kernels {
   }
 };
 
-void attend(Flash_fwd_params &kernel, cudaStream_t stream) {
+void attend(Flash_fwd_params& kernel, cudaStream_t stream) {
   choose_architecture(kernel.arch, [&](auto architecture) {
     choose<kSplit>(kernel.num_splits > 1, [&](auto split) {
       choose<kPagedKV>(kernel.page_table != nullptr && !kernel.pagedkv_tma, [&](auto pages) {
         choose<kSoftcap>(kernel.softcap > 0.0f, [&](auto softcap) {
           choose<kPackGQA>(kernel.pack_gqa, [&](auto pack) {
             // these have packed heads alone, which keeps the number of kernels down
-            constexpr bool always = decltype(architecture)::value < 90 || decltype(split)::value || decltype(pages)::value;
-            Kernels<decltype(architecture)::value, decltype(split)::value, decltype(pages)::value, decltype(softcap)::value, decltype(pack)::value || always>{
-                kernel, stream}
+            constexpr bool always =
+                decltype(architecture)::value < 90 || decltype(split)::value || decltype(pages)::value;
+            Kernels<decltype(architecture)::value, decltype(split)::value, decltype(pages)::value,
+                    decltype(softcap)::value, decltype(pack)::value || always>{kernel, stream}
                 .run();
           });
         });
@@ -74,7 +75,7 @@ void attend(Flash_fwd_params &kernel, cudaStream_t stream) {
 }
 
 template <typename Element>
-void combine_into(Flash_fwd_params &kernel, cudaStream_t stream) {
+void combine_into(Flash_fwd_params& kernel, cudaStream_t stream) {
   // larger tiles of the head dimension would leave thread blocks without work
   if (kernel.dv <= 64) {
     run_mha_fwd_combine_<Element, float, 64>(kernel, stream, true);
@@ -83,7 +84,7 @@ void combine_into(Flash_fwd_params &kernel, cudaStream_t stream) {
   }
 }
 
-void combine(Flash_fwd_params &kernel, cudaStream_t stream) {
+void combine(Flash_fwd_params& kernel, cudaStream_t stream) {
   if constexpr (kSplit) {
     if (kernel.is_bf16 || kernel.is_e4m3) {  // float8 gives bfloat16
       combine_into<cutlass::bfloat16_t>(kernel, stream);
@@ -95,7 +96,7 @@ void combine(Flash_fwd_params &kernel, cudaStream_t stream) {
 
 }  // namespace
 
-void launch_forward(ForwardPlan &plan, cudaStream_t stream) {
+void launch_forward(ForwardPlan& plan, cudaStream_t stream) {
   attend(plan.kernel, stream);
   if (plan.kernel.num_splits > 1) combine(plan.kernel, stream);
 }

@@ -2,7 +2,7 @@
 
 namespace hopperforge::fa3 {
 
-void fill_problem(const Problem &problem, const Masks &masks, const Device &device, Flash_fwd_params &kernel) {
+void fill_problem(const Problem& problem, const Masks& masks, const Device& device, Flash_fwd_params& kernel) {
   kernel.is_bf16 = problem.dtype == HOPPERFORGE_FA3_BFLOAT16;
   kernel.is_e4m3 = problem.dtype == HOPPERFORGE_FA3_FLOAT8_E4M3;
   kernel.b = problem.batch;
@@ -16,10 +16,10 @@ void fill_problem(const Problem &problem, const Masks &masks, const Device &devi
   kernel.d = problem.head_dim;
   kernel.dv = problem.head_dim_v;
   kernel.softcap = problem.softcap;
-  kernel.cu_seqlens_q = const_cast<int *>(problem.cu_seqlens_q);
-  kernel.cu_seqlens_k = const_cast<int *>(problem.cu_seqlens_k);
-  kernel.seqused_q = const_cast<int *>(problem.seqused_q);
-  kernel.seqused_k = const_cast<int *>(problem.seqused_k);
+  kernel.cu_seqlens_q = const_cast<int*>(problem.cu_seqlens_q);
+  kernel.cu_seqlens_k = const_cast<int*>(problem.cu_seqlens_k);
+  kernel.seqused_q = const_cast<int*>(problem.seqused_q);
+  kernel.seqused_k = const_cast<int*>(problem.seqused_k);
   kernel.is_causal = masks.causal;
   kernel.is_local = masks.local;
   kernel.window_size_left = masks.left;
@@ -31,8 +31,8 @@ void fill_problem(const Problem &problem, const Masks &masks, const Device &devi
   kernel.num_sm = device.multiprocessors - problem.sm_margin;
 }
 
-void fill_inputs(const Tensor &q, const Extents &queries, const Tensor &k, const Extents &keys, const Tensor &v,
-                 const Extents &values, Qkv_params &kernel) {
+void fill_inputs(const Tensor& q, const Extents& queries, const Tensor& k, const Extents& keys, const Tensor& v,
+                 const Extents& values, Qkv_params& kernel) {
   kernel.q_ptr = q.data;
   kernel.q_batch_stride = stride(queries.batch, q.batch_stride);
   kernel.q_row_stride = stride(queries.rows, q.row_stride);
@@ -48,7 +48,7 @@ void fill_inputs(const Tensor &q, const Extents &queries, const Tensor &k, const
   kernel.v_dim_stride = 1;
 }
 
-void fill_output(const Tensor &out, const Extents &extents, Flash_fwd_params &kernel) {
+void fill_output(const Tensor& out, const Extents& extents, Flash_fwd_params& kernel) {
   kernel.o_ptr = out.data;
   kernel.o_batch_stride = stride(extents.batch, out.batch_stride);
   kernel.o_row_stride = stride(extents.rows, out.row_stride);

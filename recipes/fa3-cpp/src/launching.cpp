@@ -8,12 +8,12 @@
 
 namespace hopperforge::fa3 {
 
-Launch *&current_launch() {
-  thread_local Launch *launch = nullptr;
+Launch*& current_launch() {
+  thread_local Launch* launch = nullptr;
   return launch;
 }
 
-Status outcome(const Launch &launch, bool ended) {
+Status outcome(const Launch& launch, bool ended) {
   if (!ended && launch.error == cudaSuccess) return HOPPERFORGE_FA3_OK;
   const auto error = static_cast<cudaError_t>(launch.error);
   return fail(HOPPERFORGE_FA3_LAUNCH_FAILED, "a kernel did not start: %s (%s)%s%s", cudaGetErrorString(error),
@@ -31,22 +31,22 @@ extern "C" {
 cudaError_t __real_cudaGetLastError();
 
 [[noreturn]] void __wrap_exit(int code) {
-  if (Launch *launch = current_launch()) std::longjmp(launch->back, 1);
+  if (Launch* launch = current_launch()) std::longjmp(launch->back, 1);
   __real_exit(code);
 }
 
 // CUTLASS asks for the error of a launch and hands its answer to upstream's code, which drops it.
 cudaError_t __wrap_cudaGetLastError() {
   const cudaError_t error = __real_cudaGetLastError();
-  Launch *launch = current_launch();
+  Launch* launch = current_launch();
   if (launch != nullptr && launch->error == cudaSuccess) launch->error = error;
   return error;
 }
 
-int __wrap_fprintf(std::FILE *file, const char *format, ...) {
+int __wrap_fprintf(std::FILE* file, const char* format, ...) {
   std::va_list arguments;
   va_start(arguments, format);
-  Launch *launch = current_launch();
+  Launch* launch = current_launch();
   const int written = launch == nullptr ? std::vfprintf(file, format, arguments)
                                         : std::vsnprintf(launch->text, sizeof launch->text, format, arguments);
   va_end(arguments);

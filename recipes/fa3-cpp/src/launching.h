@@ -19,13 +19,13 @@ struct Launch {
 };
 
 // The launch this thread is in, null outside.
-Launch *&current_launch();
+Launch*& current_launch();
 
 // What came of it.
-Status outcome(const Launch &launch, bool ended);
+Status outcome(const Launch& launch, bool ended);
 
 template <typename Call>
-Status guarded(const Call &call) {
+Status guarded(const Call& call) {
   Launch launch;
   current_launch() = &launch;
   volatile bool ended = true;

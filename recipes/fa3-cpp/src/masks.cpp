@@ -5,7 +5,7 @@
 namespace hopperforge::fa3 {
 namespace {
 
-Masks bring_to_form(const hopperforge_fa3_problem &problem, bool single_query_needs_no_mask, int chunk) {
+Masks bring_to_form(const hopperforge_fa3_problem& problem, bool single_query_needs_no_mask, int chunk) {
   // a window that reaches past every key or query limits nothing
   int left = problem.window_left >= problem.seqlen_k - 1 ? -1 : problem.window_left;
   int right = problem.window_right >= problem.seqlen_q - 1 ? -1 : problem.window_right;
@@ -27,11 +27,11 @@ Masks bring_to_form(const hopperforge_fa3_problem &problem, bool single_query_ne
 
 }  // namespace
 
-Masks forward_masks(const hopperforge_fa3_problem &problem, bool paged) {
+Masks forward_masks(const hopperforge_fa3_problem& problem, bool paged) {
   const bool tiles_suit_pages = paged && problem.head_dim > 64 && problem.head_dim <= 128;
   return bring_to_form(problem, !tiles_suit_pages, problem.attention_chunk);
 }
 
-Masks backward_masks(const hopperforge_fa3_problem &problem) { return bring_to_form(problem, false, 0); }
+Masks backward_masks(const hopperforge_fa3_problem& problem) { return bring_to_form(problem, false, 0); }
 
 }  // namespace hopperforge::fa3

@@ -16,9 +16,9 @@ struct Masks {
 
 // Forward: a single query is causal by itself, and its kernel without the mask is as good, but for head dimension 128
 // over pages, where the causal kernel has the tiles that suit pages.
-Masks forward_masks(const hopperforge_fa3_problem &problem, bool paged);
+Masks forward_masks(const hopperforge_fa3_problem& problem, bool paged);
 
-Masks backward_masks(const hopperforge_fa3_problem &problem);
+Masks backward_masks(const hopperforge_fa3_problem& problem);
 
 }  // namespace hopperforge::fa3
 

@@ -2,6 +2,7 @@
 
 #include <cstdarg>
 #include <cstdio>
+#include <cstring>
 
 #include "built.h"
 
@@ -12,7 +13,7 @@ thread_local char sentence[640] = "";
 
 }  // namespace
 
-Status fail(Status status, const char *format, ...) {
+Status fail(Status status, const char* format, ...) {
   std::va_list arguments;
   va_start(arguments, format);
   std::vsnprintf(sentence, sizeof sentence, format, arguments);
@@ -20,13 +21,14 @@ Status fail(Status status, const char *format, ...) {
   return status;
 }
 
-Status trimmed(const char *what, const char *feature) {
+Status trimmed(const char* what, const char* feature) {
+  // the smallest profile of recipe.yaml that has it; `inference` has all but the backward pass
+  const char* profile = std::strcmp(feature, "BACKWARD") == 0 ? "standalone" : "inference";
   return fail(HOPPERFORGE_FA3_TRIMMED,
-              "this library is of profile `%s`, which holds no kernels for %s (DISABLE_%s): use a library of a profile "
-              "that has them",
-              HOPPERFORGE_PROFILE, what, feature);
+              "this library is of profile `%s`, which holds no kernels for %s (DISABLE_%s): use one of profile `%s`",
+              HOPPERFORGE_PROFILE, what, feature, profile);
 }
 
-const char *message() { return sentence; }
+const char* message() { return sentence; }
 
 }  // namespace hopperforge::fa3

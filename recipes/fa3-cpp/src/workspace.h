@@ -11,14 +11,14 @@ class Workspace {
  public:
   static constexpr std::size_t kAlignment = 256;
 
-  explicit Workspace(void *base) : base_(reinterpret_cast<std::uintptr_t>(base)) {}
+  explicit Workspace(void* base) : base_(reinterpret_cast<std::uintptr_t>(base)) {}
 
   template <typename Item>
-  Item *take(std::int64_t count) {
+  Item* take(std::int64_t count) {
     const std::size_t begin = used_;
     const std::size_t bytes = static_cast<std::size_t>(count) * sizeof(Item);
     used_ += (bytes + kAlignment - 1) / kAlignment * kAlignment;
-    return reinterpret_cast<Item *>(base_ + begin);
+    return reinterpret_cast<Item*>(base_ + begin);
   }
 
   std::size_t used() const { return used_; }

@@ -1,5 +1,6 @@
 // FlashAttention-3 for C++17 without a framework: names and defaults of C++ over flash_attention_c.h, and no code of
-// its own beside them. Everything here is inline, so that no C++ name crosses the library's boundary; no function throws.
+// its own beside them. Everything here is inline, so that no C++ name crosses the library's boundary; no function
+// throws.
 #ifndef HOPPERFORGE_FLASH_ATTENTION_H
 #define HOPPERFORGE_FLASH_ATTENTION_H
 
@@ -46,10 +47,10 @@ class [[nodiscard]] Status {
   Code code() const noexcept { return code_; }
   bool ok() const noexcept { return code_ == Code::ok; }
   explicit operator bool() const noexcept { return ok(); }
-  const char *name() const noexcept {
+  const char* name() const noexcept {
     return ::hopperforge_fa3_status_name(static_cast<::hopperforge_fa3_status>(code_));
   }
-  const char *message() const noexcept { return ok() ? "" : ::hopperforge_fa3_message(); }
+  const char* message() const noexcept { return ok() ? "" : ::hopperforge_fa3_message(); }
 
  private:
   Code code_ = Code::ok;
@@ -66,27 +67,27 @@ struct BackwardParams : ::hopperforge_fa3_backward_params {
 inline ::hopperforge_fa3_dtype c_dtype(DType dtype) noexcept { return static_cast<::hopperforge_fa3_dtype>(dtype); }
 
 // A contiguous tensor of (batch, rows, heads, head_dim); with packed sequences the batch's stride is not read.
-inline Tensor contiguous(void *data, std::int64_t rows, std::int64_t heads, std::int64_t head_dim) noexcept {
+inline Tensor contiguous(void* data, std::int64_t rows, std::int64_t heads, std::int64_t head_dim) noexcept {
   return Tensor{data, rows * heads * head_dim, heads * head_dim, head_dim};
 }
 
 inline Build build() noexcept { return ::hopperforge_fa3_get_build(); }
 
-inline Status check(const ForwardParams &params) noexcept { return Status(::hopperforge_fa3_forward_check(&params)); }
-inline Status check(const BackwardParams &params) noexcept { return Status(::hopperforge_fa3_backward_check(&params)); }
+inline Status check(const ForwardParams& params) noexcept { return Status(::hopperforge_fa3_forward_check(&params)); }
+inline Status check(const BackwardParams& params) noexcept { return Status(::hopperforge_fa3_backward_check(&params)); }
 
-inline Status workspace_size(const ForwardParams &params, std::size_t &bytes) noexcept {
+inline Status workspace_size(const ForwardParams& params, std::size_t& bytes) noexcept {
   return Status(::hopperforge_fa3_forward_workspace(&params, &bytes));
 }
-inline Status workspace_size(const BackwardParams &params, std::size_t &bytes) noexcept {
+inline Status workspace_size(const BackwardParams& params, std::size_t& bytes) noexcept {
   return Status(::hopperforge_fa3_backward_workspace(&params, &bytes));
 }
 
-inline Status forward(const ForwardParams &params, void *workspace, std::size_t workspace_bytes,
+inline Status forward(const ForwardParams& params, void* workspace, std::size_t workspace_bytes,
                       Stream stream) noexcept {
   return Status(::hopperforge_fa3_forward(&params, workspace, workspace_bytes, stream));
 }
-inline Status backward(const BackwardParams &params, void *workspace, std::size_t workspace_bytes,
+inline Status backward(const BackwardParams& params, void* workspace, std::size_t workspace_bytes,
                        Stream stream) noexcept {
   return Status(::hopperforge_fa3_backward(&params, workspace, workspace_bytes, stream));
 }

@@ -30,7 +30,7 @@ extern "C" {
 
 struct CUstream_st;
 /* The same type as cudaStream_t and CUstream. */
-typedef struct CUstream_st *hopperforge_fa3_stream;
+typedef struct CUstream_st* hopperforge_fa3_stream;
 
 typedef enum hopperforge_fa3_status {
   HOPPERFORGE_FA3_OK = 0,
@@ -66,7 +66,7 @@ typedef enum hopperforge_fa3_dtype {
 /* A tensor of (batch, sequence, heads, head dimension): where it is, and the strides of the first three in elements.
  * batch_stride is not read where sequences are packed; for paged keys and values it is the stride of pages. */
 typedef struct hopperforge_fa3_tensor {
-  void *data;
+  void* data;
   int64_t batch_stride;
   int64_t row_stride;
   int64_t head_stride;
@@ -74,7 +74,7 @@ typedef struct hopperforge_fa3_tensor {
 
 /* Factors of float8 tensors, one for each (batch, key head): float, strides in elements; null stands for ones. */
 typedef struct hopperforge_fa3_scale {
-  const float *data;
+  const float* data;
   int64_t batch_stride;
   int64_t head_stride;
 } hopperforge_fa3_scale;
@@ -108,11 +108,11 @@ typedef struct hopperforge_fa3_problem {
   /* Multiprocessors to leave to others. */
   int32_t sm_margin;
   /* Packed sequences: where each begins and, at [batch], the last ends; (batch + 1). Null: not packed. */
-  const int32_t *cu_seqlens_q;
-  const int32_t *cu_seqlens_k;
+  const int32_t* cu_seqlens_q;
+  const int32_t* cu_seqlens_k;
   /* How many queries and keys of each sequence count; (batch). Null: all. */
-  const int32_t *seqused_q;
-  const int32_t *seqused_k;
+  const int32_t* seqused_q;
+  const int32_t* seqused_k;
 } hopperforge_fa3_problem;
 
 typedef struct hopperforge_fa3_forward_params {
@@ -126,7 +126,7 @@ typedef struct hopperforge_fa3_forward_params {
   hopperforge_fa3_tensor out; /* (batch, seqlen_q, heads, head_dim_v) or (total_q, heads, head_dim_v) */
   /* Natural logarithm of the sums of exponentials, contiguous float: (batch, heads, seqlen_q) or (heads, total_q).
    * Null where it is not wanted. */
-  float *softmax_lse;
+  float* softmax_lse;
   /* A second query over the values, for head_dim <= 64 and head_dim_v >= 256: (batch, seqlen_q, heads, head_dim_v).
    * data null: none. */
   hopperforge_fa3_tensor qv;
@@ -136,14 +136,14 @@ typedef struct hopperforge_fa3_forward_params {
   hopperforge_fa3_scale v_descale;
 
   /* Keys of each sequence to leave out at its beginning; (batch). */
-  const int32_t *leftpad_k;
+  const int32_t* leftpad_k;
   /* Which sequence of a cache of batch_k sequences each sequence of the batch uses; (batch). Null: its own. */
-  const int32_t *batch_index_k;
+  const int32_t* batch_index_k;
   int32_t batch_k;
 
   /* Paged cache: (batch, seqlen_k / page_size) numbers of pages, rows page_table_stride apart; pages of page_size keys,
    * `pages` of them in k and v. Null: not paged. */
-  const int32_t *page_table;
+  const int32_t* page_table;
   int64_t page_table_stride;
   int32_t page_size;
   int32_t pages;
@@ -154,13 +154,13 @@ typedef struct hopperforge_fa3_forward_params {
   hopperforge_fa3_tensor v_new;
   int32_t seqlen_k_new;
   int32_t total_k_new;
-  const int32_t *cu_seqlens_k_new;
+  const int32_t* cu_seqlens_k_new;
 
   /* Rotary embedding of q and k_new: contiguous (rotary_seqlen, rotary_dim / 2) of the problem's dtype.
    * rotary_interleaved not 0: pairs are neighbours, else they are rotary_dim / 2 apart. Null: none. */
-  const void *rotary_cos;
-  const void *rotary_sin;
-  const int32_t *seqlens_rotary; /* (batch): where each sequence begins; null: at seqused_k */
+  const void* rotary_cos;
+  const void* rotary_sin;
+  const int32_t* seqlens_rotary; /* (batch): where each sequence begins; null: at seqused_k */
   int32_t rotary_seqlen;
   int32_t rotary_dim;
   int32_t rotary_interleaved;
@@ -184,7 +184,7 @@ typedef struct hopperforge_fa3_backward_params {
   hopperforge_fa3_tensor v;
   hopperforge_fa3_tensor out;  /* what forward gave */
   hopperforge_fa3_tensor dout; /* the gradient of out, of out's shape */
-  const float *softmax_lse;    /* what forward gave */
+  const float* softmax_lse;    /* what forward gave */
   hopperforge_fa3_tensor dq;   /* results, of the shapes of q, k and v */
   hopperforge_fa3_tensor dk;
   hopperforge_fa3_tensor dv;
@@ -195,42 +195,42 @@ typedef struct hopperforge_fa3_backward_params {
 /* What the library was built of; the texts live as long as the library. */
 typedef struct hopperforge_fa3_build {
   int32_t interface_version;
-  const char *version;  /* of the package */
-  const char *profile;  /* which features are compiled in */
-  const char *switches; /* the switches of the profile, with blanks between */
-  const char *cuda;     /* the toolkit that compiled the kernels, and of the runtime inside */
+  const char* version;  /* of the package */
+  const char* profile;  /* which features are compiled in */
+  const char* switches; /* the switches of the profile, with blanks between */
+  const char* cuda;     /* the toolkit that compiled the kernels, and of the runtime inside */
 } hopperforge_fa3_build;
 
 HOPPERFORGE_FA3_API hopperforge_fa3_build hopperforge_fa3_get_build(void);
 
 /* The name of a status, such as "TRIMMED". Never null. */
-HOPPERFORGE_FA3_API const char *hopperforge_fa3_status_name(hopperforge_fa3_status status);
+HOPPERFORGE_FA3_API const char* hopperforge_fa3_status_name(hopperforge_fa3_status status);
 
 /* What the last call of this thread that did not return OK had to say. Never null; lives until the next such call. */
-HOPPERFORGE_FA3_API const char *hopperforge_fa3_message(void);
+HOPPERFORGE_FA3_API const char* hopperforge_fa3_message(void);
 
 /* Fill in what most calls want: no masks, no windows, automatic choices; data pointers null, sizes 0. */
-HOPPERFORGE_FA3_API void hopperforge_fa3_forward_defaults(hopperforge_fa3_forward_params *params);
-HOPPERFORGE_FA3_API void hopperforge_fa3_backward_defaults(hopperforge_fa3_backward_params *params);
+HOPPERFORGE_FA3_API void hopperforge_fa3_forward_defaults(hopperforge_fa3_forward_params* params);
+HOPPERFORGE_FA3_API void hopperforge_fa3_backward_defaults(hopperforge_fa3_backward_params* params);
 
 /* Whether a call can be served, without a GPU: everything that does not depend on the device is checked. */
-HOPPERFORGE_FA3_API hopperforge_fa3_status hopperforge_fa3_forward_check(const hopperforge_fa3_forward_params *params);
+HOPPERFORGE_FA3_API hopperforge_fa3_status hopperforge_fa3_forward_check(const hopperforge_fa3_forward_params* params);
 HOPPERFORGE_FA3_API hopperforge_fa3_status
-hopperforge_fa3_backward_check(const hopperforge_fa3_backward_params *params);
+hopperforge_fa3_backward_check(const hopperforge_fa3_backward_params* params);
 
 /* The bytes of workspace that a call needs on the current device; may be 0. */
 HOPPERFORGE_FA3_API hopperforge_fa3_status
-hopperforge_fa3_forward_workspace(const hopperforge_fa3_forward_params *params, size_t *bytes);
+hopperforge_fa3_forward_workspace(const hopperforge_fa3_forward_params* params, size_t* bytes);
 HOPPERFORGE_FA3_API hopperforge_fa3_status
-hopperforge_fa3_backward_workspace(const hopperforge_fa3_backward_params *params, size_t *bytes);
+hopperforge_fa3_backward_workspace(const hopperforge_fa3_backward_params* params, size_t* bytes);
 
 /* Put attention, or its gradients, on the stream. `workspace` is memory of the device, aligned to 256 bytes, of at
  * least the bytes asked for above; its content need not be anything. */
-HOPPERFORGE_FA3_API hopperforge_fa3_status hopperforge_fa3_forward(const hopperforge_fa3_forward_params *params,
-                                                                   void *workspace, size_t workspace_bytes,
+HOPPERFORGE_FA3_API hopperforge_fa3_status hopperforge_fa3_forward(const hopperforge_fa3_forward_params* params,
+                                                                   void* workspace, size_t workspace_bytes,
                                                                    hopperforge_fa3_stream stream);
-HOPPERFORGE_FA3_API hopperforge_fa3_status hopperforge_fa3_backward(const hopperforge_fa3_backward_params *params,
-                                                                    void *workspace, size_t workspace_bytes,
+HOPPERFORGE_FA3_API hopperforge_fa3_status hopperforge_fa3_backward(const hopperforge_fa3_backward_params* params,
+                                                                    void* workspace, size_t workspace_bytes,
                                                                     hopperforge_fa3_stream stream);
 
 #ifdef __cplusplus
