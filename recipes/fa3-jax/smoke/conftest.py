@@ -46,7 +46,6 @@ def pytest_configure(config: pytest.Config) -> None:
     wheel: Path | None = config.getoption("wheel")
     if wheel is None or not wheel.is_file():
         raise pytest.UsageError(f"--wheel must name a wheel file, and is {wheel}")
-    jax.config.update("jax_enable_x64", True)  # noqa: FBT003  # for the float64 reference
     folder = Path(tempfile.mkdtemp(prefix="fa3-jax-smoke-"))
     config.stash[FOLDER] = folder
     config.stash[SPEEDS] = []

@@ -1,7 +1,7 @@
 """What the smoke tests share: the wheel under test, inputs, the float64 reference, and how errors are measured.
 
-Needs JAX alone. The wheel is unpacked, never installed, so that the node stays as it was and nothing else of the same
-name can be imported in its place.
+Needs JAX and numpy alone. The wheel is unpacked, never installed, so that the node stays as it was and nothing else of
+the same name can be imported in its place.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ LSE_TOLERANCE = {"bfloat16": 1e-3, "float16": 1e-3, FP8: 2e-2}
 GRADIENT_TOLERANCE = {"bfloat16": 1e-2, "float16": 2e-3}
 
 Arrays = tuple[jax.Array, ...]
+Exact = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -145,17 +146,18 @@ class Inputs:
         return self.q, self.k, self.v
 
     @property
-    def exact(self) -> Arrays:
+    def exact(self) -> tuple[Exact, ...]:
         """Query, key and value in float64, descaled: the reference's input."""
-        found = [array.astype(jnp.float64) for array in self.arrays]
-        if self.descales:
-            heads = [array.shape[2] for array in found]
-            descales = [
-                jnp.repeat(descale.astype(jnp.float64), count // descale.shape[1], axis=1)[:, None, :, None]
-                for descale, count in zip(self.descales, heads, strict=True)
-            ]
-            found = [array * descale for array, descale in zip(found, descales, strict=True)]
+        found = [to_exact(array) for array in self.arrays]
+        for index, descale in enumerate(map(to_exact, self.descales)):
+            group = found[index].shape[2] // descale.shape[1]
+            found[index] *= np.repeat(descale, group, axis=1)[:, None, :, None]
         return tuple(found)
+
+
+def to_exact(array: jax.Array) -> Exact:
+    """An array of JAX's in float64 on the host."""
+    return np.asarray(array).astype(np.float64)
 
 
 def make_inputs(
@@ -184,14 +186,14 @@ def make_inputs(
     return Inputs(q, k, v, tuple(descales))
 
 
-def allowed_keys(seqlen_q: int, seqlen_k: int, *, causal: bool, window: tuple[int, int]) -> jax.Array:
+def allowed_keys(seqlen_q: int, seqlen_k: int, *, causal: bool, window: tuple[int, int]) -> np.ndarray[Any, Any]:
     """Which keys each query sees, (seqlen_q, seqlen_k); the last query is aligned with the last key."""
-    place = jnp.arange(seqlen_q)[:, None] + seqlen_k - seqlen_q
-    key = jnp.arange(seqlen_k)[None, :]
+    place = np.arange(seqlen_q)[:, None] + seqlen_k - seqlen_q
+    key = np.arange(seqlen_k)[None, :]
     left, right = window
     if causal:
         right = 0 if right < 0 else min(right, 0)
-    allowed = jnp.ones((seqlen_q, seqlen_k), dtype=bool)
+    allowed = np.ones((seqlen_q, seqlen_k), dtype=bool)
     if left >= 0:
         allowed &= key >= place - left
     if right >= 0:
@@ -199,57 +201,94 @@ def allowed_keys(seqlen_q: int, seqlen_k: int, *, causal: bool, window: tuple[in
     return allowed
 
 
-def reference(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
+@dataclass(frozen=True)
+class Attention:
+    """Attention in float64: heads before rows, and every key head repeated for its group of query heads.
+
+    `slope` is the derivative of softcap at each score, 1 without it.
+    """
+
+    q: Exact
+    k: Exact
+    v: Exact
+    probabilities: Exact
+    lse: Exact
+    slope: Exact
+    scale: float
+    group: int
+
+    @property
+    def out(self) -> Exact:
+        """The output, (batch, seqlen_q, heads, head_dim_v)."""
+        return (self.probabilities @ self.v).swapaxes(1, 2)
+
+    def gradients(self, dout: Exact) -> tuple[Exact, Exact, Exact]:
+        """Gradients of query, key and value for one of the output."""
+        dout = dout.swapaxes(1, 2)
+        weighted = self.probabilities * (dout @ self.v.swapaxes(2, 3))
+        scores = (weighted - self.probabilities * weighted.sum(axis=-1, keepdims=True)) * self.slope * self.scale
+        dk, dv = scores.swapaxes(2, 3) @ self.q, self.probabilities.swapaxes(2, 3) @ dout
+        return (scores @ self.k).swapaxes(1, 2), self._of_key_heads(dk), self._of_key_heads(dv)
+
+    def _of_key_heads(self, array: Exact) -> Exact:
+        batch, heads, *rest = array.shape
+        return array.reshape(batch, heads // self.group, self.group, *rest).sum(axis=2).swapaxes(1, 2)
+
+
+def attention(
+    q: Exact,
+    k: Exact,
+    v: Exact,
     *,
     causal: bool = False,
     window: tuple[int, int] = (-1, -1),
     softcap: float = 0.0,
     scale: float | None = None,
-) -> Arrays:
-    """Attention of float64 arrays: out (batch, seqlen_q, heads, head_dim_v), LSE (batch, heads, seqlen_q).
-
-    A query that sees no key gets zeros and -inf.
-    """
+) -> Attention:
+    """Attention in float64; a query that sees no key has probabilities of 0 and an LSE of -inf."""
     group = q.shape[2] // k.shape[2]
-    k, v = jnp.repeat(k, group, axis=2), jnp.repeat(v, group, axis=2)
-    scores = jnp.einsum("bqhd,bkhd->bhqk", q, k, precision="highest") * (
-        q.shape[-1] ** -0.5 if scale is None else scale
+    q, k, v = (array.swapaxes(1, 2) for array in (q, np.repeat(k, group, axis=2), np.repeat(v, group, axis=2)))
+    factor = q.shape[-1] ** -0.5 if scale is None else scale
+    scores = q @ k.swapaxes(2, 3) * factor
+    bent = np.tanh(scores / softcap) if softcap > 0 else np.zeros_like(scores)
+    scores = np.where(
+        allowed_keys(q.shape[2], k.shape[2], causal=causal, window=window),
+        softcap * bent if softcap > 0 else scores,
+        -np.inf,
     )
-    if softcap > 0:
-        scores = softcap * jnp.tanh(scores / softcap)
-    allowed = allowed_keys(q.shape[1], k.shape[1], causal=causal, window=window)
-    seen = allowed.any(axis=-1)[:, None]
-    scores = jnp.where(allowed, scores, -jnp.inf)
-    highest = jnp.where(seen, jnp.max(scores, axis=-1, keepdims=True), 0.0)
-    weights = jnp.where(allowed, jnp.exp(jnp.where(allowed, scores - highest, 0.0)), 0.0)
+    highest = scores.max(axis=-1, keepdims=True, initial=-1e30)  # finite where all are -inf
+    weights = np.exp(scores - highest)
     total = weights.sum(axis=-1, keepdims=True)
-    probabilities = weights / jnp.where(seen, total, 1.0)
-    lse = jnp.where(seen, highest + jnp.log(jnp.where(seen, total, 1.0)), -jnp.inf)[..., 0]
-    return jnp.einsum("bhqk,bkhd->bqhd", probabilities, v, precision="highest"), lse
+    with np.errstate(divide="ignore"):
+        lse = (highest + np.log(total))[..., 0]
+    return Attention(q, k, v, weights / np.where(total > 0, total, 1), lse, 1 - bent**2, factor, group)
 
 
-def relative_error(found: jax.Array, expected: jax.Array) -> float:
-    """|found - expected| / |expected|, norms over all elements."""
-    difference = np.asarray(found, dtype=np.float64) - np.asarray(expected, dtype=np.float64)
-    norm = np.linalg.norm(np.asarray(expected, dtype=np.float64))
+def reference(q: Exact, k: Exact, v: Exact, **named: Any) -> tuple[Exact, Exact]:
+    """The output, (batch, seqlen_q, heads, head_dim_v), and the LSE, (batch, heads, seqlen_q), in float64."""
+    found = attention(q, k, v, **named)
+    return found.out, found.lse
+
+
+def relative_error(found: jax.Array, expected: Exact) -> float:
+    """|found - expected| / |expected|, norms over all elements; |found| where nothing is expected."""
+    difference = to_exact(found) - expected
+    norm = np.linalg.norm(expected)
     return float(np.linalg.norm(difference) / norm) if norm > 0 else float(np.linalg.norm(difference))
 
 
-def require_close(found: Sequence[jax.Array], expected: Sequence[jax.Array], dtype: str) -> None:
+def require_close(found: Sequence[jax.Array], expected: Sequence[Exact], dtype: str) -> None:
     """Output and LSE are within the bounds of the dtype."""
     error = relative_error(found[0], expected[0])
     assert error <= TOLERANCE[dtype], f"output is off by {error:.2e}"
-    lse, exact = np.asarray(found[1], dtype=np.float64), np.asarray(expected[1])
+    lse, exact = to_exact(found[1]), expected[1]
     blind = ~np.isfinite(exact)
     assert not np.isfinite(lse[blind]).any(), "a query that sees no key has a finite LSE"
     largest = float(np.abs(lse[~blind] - exact[~blind]).max(initial=0.0))
     assert largest <= LSE_TOLERANCE[dtype], f"LSE is off by {largest:.2e}"
 
 
-def require_close_gradients(found: Sequence[jax.Array], expected: Sequence[jax.Array], dtype: str) -> None:
+def require_close_gradients(found: Sequence[jax.Array], expected: Sequence[Exact], dtype: str) -> None:
     """The gradients of query, key and value are within the bound of the dtype."""
     for name, got, exact in zip(("query", "key", "value"), found, expected, strict=True):
         error = relative_error(got, exact)

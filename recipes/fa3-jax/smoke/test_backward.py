@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from smoke_kit import (
     Arrays,
     Inputs,
     Subject,
+    attention,
     make_inputs,
-    reference,
     require_close_gradients,
     require_equal_bits,
+    to_exact,
 )
 
 if TYPE_CHECKING:
@@ -24,28 +26,22 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.needs("BACKWARD")
 
 
-def gradients(call: Callable[..., jax.Array], arrays: Arrays, seed: int = 7) -> Arrays:
-    """The gradients of a weighted sum of the output, the weights being the same for the same shape."""
+def gradients(call: Callable[..., jax.Array], inputs: Inputs) -> tuple[jax.Array, Arrays]:
+    """A gradient of the output, the same for the same shape, and those of query, key and value for it."""
 
-    def weighted(*inputs: jax.Array) -> jax.Array:
-        out = call(*inputs)
-        weights = jax.random.normal(jax.random.key(seed), out.shape, jnp.float32)
-        return jnp.sum(out.astype(jnp.float64) * weights.astype(out.dtype).astype(jnp.float64))
+    def derive(q: jax.Array, k: jax.Array, v: jax.Array, dout: jax.Array) -> Arrays:
+        found: Arrays = jax.vjp(call, q, k, v)[1](dout)
+        return found
 
-    return jax.jit(jax.grad(weighted, argnums=(0, 1, 2)))(*arrays)
+    shape = (*inputs.q.shape[:-1], inputs.v.shape[-1])
+    dout = jnp.asarray(np.random.default_rng(7).standard_normal(shape, dtype=np.float32)).astype(inputs.q.dtype)
+    return dout, jax.jit(derive)(*inputs.arrays, dout)
 
 
 def compare(subject: Subject, inputs: Inputs, dtype: str, **named: Any) -> None:
-    """The wheel's gradients against the reference's, whose weights are rounded as the wheel's are."""
-    found = gradients(partial(subject.package.flash_attention, **named), inputs.arrays)
-
-    def exact(*arrays: jax.Array) -> jax.Array:
-        weights = jax.random.normal(jax.random.key(7), found[0].shape[:-1] + inputs.v.shape[-1:], jnp.float32)
-        rounded = weights.astype(dtype).astype(jnp.float64)
-        return jnp.sum(reference(*arrays, **named)[0] * rounded)
-
-    expected = jax.jit(jax.grad(exact, argnums=(0, 1, 2)))(*inputs.exact)
-    require_close_gradients(found, expected, dtype)
+    """The wheel's gradients against the reference's."""
+    dout, found = gradients(partial(subject.package.flash_attention, **named), inputs)
+    require_close_gradients(found, attention(*inputs.exact, **named).gradients(to_exact(dout)), dtype)
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -80,6 +76,6 @@ def test_deterministic(subject: Subject, trained: str, heads_k: int) -> None:
         heads=4, heads_k=heads_k, seqlen_q=1024, seqlen_k=1024, head_dim=min(subject.head_dim, 192), dtype=trained
     )
     call = partial(subject.package.flash_attention, causal=True, deterministic=True)
-    first, again = gradients(call, inputs.arrays), gradients(call, inputs.arrays)
+    (_, first), (_, again) = gradients(call, inputs), gradients(call, inputs)
     for found, expected in zip(again, first, strict=True):
         require_equal_bits(found, expected)

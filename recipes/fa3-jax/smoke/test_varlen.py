@@ -8,7 +8,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from smoke_kit import Arrays, Inputs, Subject, make_inputs, reference, require_close, require_close_gradients
+from smoke_kit import (
+    Arrays,
+    Inputs,
+    Subject,
+    attention,
+    make_inputs,
+    reference,
+    require_close,
+    require_close_gradients,
+    to_exact,
+)
 
 pytestmark = pytest.mark.needs("VARLEN")
 
@@ -60,8 +70,8 @@ def test_packed_sequences(subject: Subject, dtype: str, causal: bool) -> None:
     )
     found = subject.attend(Inputs(*packed(parts), descales), causal=causal, **lengths())
     expected = [reference(*part.exact, causal=causal) for part in parts]
-    out = jnp.concatenate([out[0] for out, _ in expected])
-    lse = jnp.concatenate([lse[0] for _, lse in expected], axis=-1)
+    out = np.concatenate([out[0] for out, _ in expected])
+    lse = np.concatenate([lse[0] for _, lse in expected], axis=-1)
     total = sum(LENGTHS_Q)
     require_close((found[0][:total], found[1][:, :total]), (out, lse), dtype)
     assert not np.asarray(found[0][total:], dtype=np.float32).any()
@@ -72,31 +82,15 @@ def test_packed_sequences(subject: Subject, dtype: str, causal: bool) -> None:
 def test_packed_gradients(subject: Subject, trained: str, causal: bool) -> None:
     parts = sequences(subject, trained)
     arrays = packed(parts)
-    weights = make_inputs(batch=1, seqlen_q=arrays[0].shape[0], head_dim=subject.head_dim, dtype=trained, seed=9).q[0]
+    dout = make_inputs(batch=1, seqlen_q=arrays[0].shape[0], head_dim=subject.head_dim, dtype=trained, seed=9).q[0]
     call = partial(subject.package.flash_attention_varlen, causal=causal, **lengths())
-
-    def weighted(*inputs: jax.Array) -> jax.Array:
-        return jnp.sum(call(*inputs).astype(jnp.float64) * weights.astype(jnp.float64))
-
-    found = jax.jit(jax.grad(weighted, argnums=(0, 1, 2)))(*arrays)
+    found = jax.jit(lambda *inputs: jax.vjp(call, *inputs[:3])[1](inputs[3]))(*arrays, dout)
     begins = np.cumsum((0, *LENGTHS_Q))
-    exact = []
-    for part, begin, count in zip(parts, begins, LENGTHS_Q, strict=False):
-        own = weights[begin : begin + count].astype(jnp.float64)[None]
-
-        def loss(*inputs: jax.Array, own: jax.Array = own) -> jax.Array:
-            return jnp.sum(reference(*inputs, causal=causal)[0] * own)
-
-        exact.append(jax.grad(loss, argnums=(0, 1, 2))(*part.exact) if min(part.q.shape[1], part.k.shape[1]) else None)
-    expected = [
-        jnp.concatenate(
-            [
-                jnp.zeros_like(part.exact[index][0]) if gradient is None else gradient[index][0]
-                for part, gradient in zip(parts, exact, strict=True)
-            ]
-        )
-        for index in range(3)
+    exact = [
+        attention(*part.exact, causal=causal).gradients(to_exact(dout[begin : begin + count])[None])
+        for part, begin, count in zip(parts, begins, LENGTHS_Q, strict=False)
     ]
+    expected = [np.concatenate([gradients[index][0] for gradients in exact]) for index in range(3)]
     totals = (sum(LENGTHS_Q), sum(LENGTHS_K), sum(LENGTHS_K))
     require_close_gradients([array[:total] for array, total in zip(found, totals, strict=True)], expected, trained)
     for array, total in zip(found, totals, strict=True):
