@@ -14,6 +14,7 @@ from hopperforge.model.recipe import Recipe
 from hopperforge.model.toolkit import ToolkitFact, ToolkitOrigin
 from hopperforge.model.upstream import PatchedSource, UpstreamPin
 from hopperforge.stages.own_kernels import gencodes, own_source, own_units
+from hopperforge.stages.patch import kernel_tree_hash
 
 PIN = UpstreamPin(name="recipes-tiny", commit="", epoch=zoo.EPOCH, trees={}, origins=())
 FACT = ToolkitFact(
@@ -58,7 +59,8 @@ def test_compiles_see_the_kernels_and_nothing_else(tmp_path: Path) -> None:
     found = source(tmp_path, recipe(tmp_path))
     files = sorted(path.relative_to(found.root).as_posix() for path in found.root.rglob("*") if path.is_file())
     assert files == ["kernels/forward.cu", "kernels/tile.cuh"]
-    assert found.pin.trees == {"kernels": found.kernel_tree}
+    assert found.pin.trees == {"kernels": found.front_tree}
+    assert found.kernel_tree == kernel_tree_hash(found.root)  # as a worker of a cluster would have it
     assert (found.pin.commit, found.pin.epoch, found.origin) == ("", zoo.EPOCH, "the recipe")
 
 
