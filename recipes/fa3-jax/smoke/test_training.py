@@ -23,9 +23,10 @@ HEADS, HEADS_K = 4, 2
 BATCH, LENGTH = 16, 128
 RATE = 1e-3
 LAST = 20  # steps whose mean loss is compared
-# Two orders of summation in XLA's own attention part by less than this in the mean of 20 steps; a gradient that is
-# wrong by a factor of two parts by ten times as much.
-NOISE = 0.03
+# On an H200 the mean losses of 20 steps parted by at most 0.0009, and differed by 0.0004 from run to run.
+NOISE = 0.01
+# Without attention the current token says nothing of the next, and the loss stays at the logarithm of the vocabulary.
+LEARNED = 0.5
 
 Parameters = dict[str, jax.Array]
 
@@ -109,7 +110,7 @@ def train(attend: Callable[..., jax.Array], dtype: str, head_dim: int) -> np.nda
 
 
 def test_training(subject: Subject, trained: str) -> None:
-    """200 steps; the mean loss of every 20 steps is the reference's within the noise, and falls by a third."""
+    """200 steps: the mean loss of every 20 is the reference's within the noise, and attention is what is learned."""
     head_dim = subject.head_dims[0]
 
     def plain(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
@@ -121,4 +122,4 @@ def test_training(subject: Subject, trained: str) -> None:
     print("mean losses", np.round(means, 4).tolist())  # noqa: T201  # pytest shows it with -s
     parted = float(np.abs(means[0] - means[1]).max())
     assert parted <= NOISE, f"the losses part by {parted:.3f}"
-    assert means[0][-1] < 2 / 3 * means[0][0]
+    assert means[0][-1] < np.log(VOCABULARY) - LEARNED

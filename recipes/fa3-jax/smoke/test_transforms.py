@@ -91,15 +91,23 @@ def test_x64(subject: Subject) -> None:
     require_equal_bits(found, plain)
 
 
-def test_cuda_graphs(subject: Subject) -> None:
+def test_cuda_graphs(subject: Subject, tmp_path: Path) -> None:
     """In a process where XLA puts every run of calls into a CUDA graph, replays give the bits of the plain calls."""
     folder = Path(subject.package.__file__).parents[1]
     base = os.environ.get("XLA_FLAGS", "")
     results = []
-    for flags in ("--xla_gpu_enable_command_buffer=", "--xla_gpu_graph_min_graph_size=1"):
+    for name, flags in {
+        "plain": "--xla_gpu_enable_command_buffer=",
+        "graphs": "--xla_gpu_graph_min_graph_size=1",
+    }.items():
+        dumps = tmp_path / name
         done = subprocess.run(  # noqa: S603  # this Python, our file
-            [sys.executable, GRAPHS, folder, str(subject.head_dim), str(int(subject.has("BACKWARD")))],
-            env={**os.environ, "XLA_FLAGS": f"{base} {flags}", "XLA_PYTHON_CLIENT_MEM_FRACTION": ".2"},
+            [sys.executable, GRAPHS, folder, str(subject.head_dim), str(int(subject.has("BACKWARD"))), dumps],
+            env={
+                **os.environ,
+                "XLA_FLAGS": f"{base} {flags} --xla_dump_to={dumps}",
+                "XLA_PYTHON_CLIENT_MEM_FRACTION": ".2",
+            },
             capture_output=True,
             text=True,
             check=False,
