@@ -74,7 +74,7 @@ def candidates(wheel: Path, folder: Path) -> dict[str, Attention]:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder)
     sys.path.insert(0, str(folder))
-    import fa3_jax  # type: ignore[import-not-found]  # noqa: PLC0415  # unpacked there
+    import fa3_jax  # noqa: PLC0415  # unpacked there
 
     def theirs(q: jax.Array, k: jax.Array, v: jax.Array, *, causal: bool, implementation: Any) -> jax.Array:
         return jax.nn.dot_product_attention(q, k, v, is_causal=causal, implementation=implementation)

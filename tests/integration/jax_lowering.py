@@ -17,12 +17,12 @@ from typing import Any
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
 sys.path.insert(0, sys.argv[1])
 
-import fa3_jax  # type: ignore[import-not-found]
-import jax  # type: ignore[import-not-found]
-import jax.numpy as jnp  # type: ignore[import-not-found]
-import numpy as np  # type: ignore[import-not-found]
+import fa3_jax
+import jax
+import jax.numpy as jnp
+import numpy as np
 from jax import export
-from jax.sharding import Mesh, NamedSharding  # type: ignore[import-not-found]
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 HALF = jnp.bfloat16
