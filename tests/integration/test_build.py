@@ -142,6 +142,20 @@ def test_bound_again_from_the_same_pack_the_bytes_are_the_same(home: Path) -> No
     assert (after["units_compiled"], after["sha256"]) == (0, before["sha256"])
 
 
+def test_jax_binds_the_kernels_of_the_torch_wheel(home: Path) -> None:
+    before = (home / "wheelhouse" / "report.json").read_bytes()
+    words = ("recipe=fa3-jax", "profile=hdim128-bf16", "cuda=13.0", "toolkit=registry", "engine=host")
+    ended = hopperforge("build", *words, home=home)
+    assert ended.status == 0, ended.err
+    assert "2 units, 2 cached" in ended.err
+    report = _report(home)
+    assert report["units_compiled"] == 0
+    assert "fa3_jax-3.0.0+cu130.hdim128.bf16-py3-none-manylinux" in str(report["wheel"])
+    record = json.loads(Path(f"{report['wheel']}.json").read_text())
+    assert all(gate["passed"] for gate in record["gates"])
+    (home / "wheelhouse" / "report.json").write_bytes(before)  # what follows is of the torch wheel
+
+
 def test_real_cuda_torch_imports_the_wheel_without_a_gpu(home: Path) -> None:
     wheel = str(_report(home)["wheel"])
     ended = hopperforge("verify", f"wheel={wheel}", "torch=2.11", home=home)
