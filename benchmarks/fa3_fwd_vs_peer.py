@@ -2,6 +2,8 @@
 
     python benchmarks/fa3_fwd_vs_peer.py --wheel 13.0=OURS.whl --wheel 12.4=OURS.whl --peer fa3_fwd-0.0.3-....whl
 
+A wheel of ours is one of fa3-fwd, or of hopperforge_fa3, the library without torch, which is called through ctypes.
+
 Prints two tables (median TFLOP/s; each wheel's share of the peer's) and exits with 1 if a share is below 0.98.
 
 All wheels hold modules of the same names, so each runs in a process of its own. The processes take turns shape by
@@ -141,6 +143,9 @@ def table(numbers: dict[Shape, dict[str, float]], title: str, digits: int) -> li
 
 def attention(kind: str, folder: str) -> tuple[Callable[..., Any], str]:
     """The function to measure, of (q, k, v, causal), and what it is."""
+    library = Path(folder, "hopperforge_fa3", "lib", "libhopperforge_fa3.so.1")
+    if kind == "wheel" and library.is_file():
+        return without_torch(library), "library"
     if kind == "wheel":
         sys.path.insert(0, folder)
         interface = importlib.import_module("fa3_fwd_interface")
@@ -148,6 +153,33 @@ def attention(kind: str, folder: str) -> tuple[Callable[..., Any], str]:
             raise ImportError(f"fa3_fwd_interface comes from {interface.__file__}, not from the wheel")
         return lambda q, k, v, causal: interface.flash_attn_func(q, k, v, causal=causal), "wheel"
     return sdpa()
+
+
+def without_torch(path: Path) -> Callable[..., Any]:
+    """Attention of the C library, over torch's memory and stream."""
+    torch = importlib.import_module("torch")
+    sys.path.insert(0, str(Path(__file__).parent.parent / "recipes" / "fa3-cpp" / "smoke"))
+    capi = importlib.import_module("capi")
+    library = capi.Library(path)
+
+    def call(q: Any, k: Any, v: Any, causal: bool) -> Any:
+        out = torch.empty_like(q)
+        params = library.defaults()
+        problem = params.problem
+        problem.batch, problem.seqlen_q, problem.heads, problem.head_dim = q.shape
+        _, problem.seqlen_k, problem.heads_k, problem.head_dim_v = q.shape
+        problem.causal = causal
+        for name, tensor in (("q", q), ("k", k), ("v", v), ("out", out)):
+            setattr(params, name, capi.contiguous(tensor.data_ptr(), *tensor.shape[1:]))
+        status, bytes_ = library.workspace(params)
+        workspace = torch.empty(bytes_, dtype=torch.uint8, device="cuda")
+        stream = torch.cuda.current_stream().cuda_stream
+        status = status or library.launch(params, workspace.data_ptr(), bytes_, stream)
+        if status:
+            raise RuntimeError(library.message)
+        return out
+
+    return call
 
 
 def sdpa() -> tuple[Callable[..., Any], str]:
@@ -213,7 +245,13 @@ def serve(kind: str, folder: str) -> None:
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description="Compare forward speed with the published fa3-fwd.")
-    parser.add_argument("--wheel", action="append", required=True, metavar="[NAME=]FILE", help="a wheel of ours")
+    parser.add_argument(
+        "--wheel",
+        action="append",
+        required=True,
+        metavar="[NAME=]FILE",
+        help="a wheel of ours, of fa3-fwd or of hopperforge_fa3",
+    )
     parser.add_argument("--peer", type=Path, required=True, help="the published wheel")
     options = parser.parse_args(arguments)
     named = [text.rpartition("=") for text in options.wheel]

@@ -65,7 +65,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     )
     recipe = project.recipes[RECIPE]
     fact = project.matrix.toolkits[ToolkitVersion.parse(options.cuda)]
-    source = patch_source(fetch_source(project.pins[recipe.pin], shared), shared)
+    source = patch_source(fetch_source(project.pin_of(recipe), shared), shared)
     torch = project.matrix.torches[project.matrix.stable_floor].release
     listed = list_units(source, recipe.profiles[PROFILE], fact, torch, shared)
     chosen = [unit for unit in listed if unit.name in options.unit]

@@ -130,7 +130,7 @@ def prepare(options: argparse.Namespace) -> Stand:
     )
     fact = project.matrix.toolkits[ToolkitVersion.parse(options.cuda)]
     source = PatchedSource(
-        pin=project.pins[project.recipes[RECIPE].pin],
+        pin=project.pin_of(project.recipes[RECIPE]),
         root=(options.tree or Path(listed["tree"])).resolve(),
         origin="benchmark",
         patches=listed["patches"],

@@ -30,6 +30,7 @@ from pathlib import Path
 from hopperforge.config.project import load_project
 from hopperforge.errors import GateError
 from hopperforge.model.cell import AbiClass, Build
+from hopperforge.model.front import FrontKind
 from hopperforge.model.record import CompilerFacts, FrontFacts, SourceFacts, ToolkitFacts
 from hopperforge.model.request import Kernels
 from hopperforge.model.toolkit import ToolkitOrigin
@@ -167,7 +168,7 @@ def unknown(made: Build) -> Contents:
         toolkit=ToolkitFacts(version=made.cuda, release="", origin=ToolkitOrigin.REGISTRY, fingerprint={}),
         host_compiler=CompilerFacts(version="", fingerprint={}),
         image=None,
-        front=FrontFacts(torch_release="", torch_wheel_sha256="", flags=(), tools={}),
+        front=FrontFacts(kind=FrontKind.TORCH_UPSTREAM, framework=None, sources={}, flags=(), tools={}),
         licences={},
     )
 

@@ -21,8 +21,9 @@ def expected_of(record: Record) -> dict[str, Any]:
     """Take the hashes out of a record: what went in, so that a difference can be told from its cause, and what came."""
     assert record.pack is not None
     assert record.image is not None
+    assert record.front.framework is not None
     return {
-        "cell": f"cuda={record.toolkit.version} torch={record.front.torch_release} profile={record.profile}",
+        "cell": f"cuda={record.toolkit.version} torch={record.front.framework.release} profile={record.profile}",
         "inputs": {
             "source": record.source.commit,
             "patched kernels": record.source.kernel_tree,

@@ -18,7 +18,12 @@ def abi_class(matrix: Matrix, torch: TorchVersion) -> AbiClass:
 
 
 def pair(cell: Cell, matrix: Matrix, recipe: Recipe) -> Accepted | None:
-    """Pair a cell with a runtime of its torch, whatever else may stand against it; None if there is none."""
+    """Pair a cell with a runtime of its torch, whatever else may stand against it; None if there is none.
+
+    A cell without a torch brings its own runtime and needs no other.
+    """
+    if cell.torch is None:
+        return Accepted(cell=cell, runtime=None, abi=AbiClass.NONE)
     abi = abi_class(matrix, cell.torch)
     runtime = pair_runtime(cell.cuda.cuda, matrix.torches[cell.torch], recipe.cudart, abi)
     return None if runtime is None else Accepted(cell=cell, runtime=runtime, abi=abi)
@@ -51,9 +56,11 @@ def pair_runtime(toolkit: CudaVersion, torch: TorchFact, cudart: Cudart, abi: Ab
 
 
 def reason_of_facts(
-    cuda: ToolkitVersion, torch: TorchVersion, python: PythonVersion, matrix: Matrix, recipe: Recipe
+    cuda: ToolkitVersion, torch: TorchVersion | None, python: PythonVersion | None, matrix: Matrix, recipe: Recipe
 ) -> str | None:
-    """Say why these versions do not go together on any machine, or None."""
+    """Say why these versions do not go together on any machine, or None; torch and python are None without one."""
+    if torch is None or python is None:
+        return _exclusion_reason((cuda, torch, python), matrix.exclusions)
     fact = matrix.torches[torch]
     if (per_torch := _per_torch_reason(torch, matrix, recipe)) is not None:
         return per_torch
@@ -78,7 +85,7 @@ def _per_torch_reason(torch: TorchVersion, matrix: Matrix, recipe: Recipe) -> st
 
 
 def _exclusion_reason(
-    versions: tuple[ToolkitVersion, TorchVersion, PythonVersion], exclusions: Iterable[Exclusion]
+    versions: tuple[ToolkitVersion, TorchVersion | None, PythonVersion | None], exclusions: Iterable[Exclusion]
 ) -> str | None:
     for exclusion in exclusions:
         wanted = (exclusion.cuda, exclusion.torch, exclusion.python)

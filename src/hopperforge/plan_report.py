@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from hopperforge.model.cell import Accepted, Build, Cell, Plan, Rejected
+from hopperforge.model.front import FrontKind
 from hopperforge.model.keys import JsonValue
 from hopperforge.model.machine import Limit, Machine, Sizing
 from hopperforge.model.request import DASK
 from hopperforge.model.toolkit import ToolkitFact, ToolkitOrigin
+from hopperforge.model.versions import CudaVersion, PythonVersion, TorchVersion
 from hopperforge.planning import FETCHED
 from hopperforge.sizing import gib
 
@@ -92,9 +94,10 @@ def plan_document(plan: Plan, machine: Machine, statuses: Mapping[str, PackStatu
     - defaults: by word not given, {value, reason}
     - builds: a list of {name, version, recipe, profile, cuda, toolkit, torch, abi, platform, kernels, cells, pack,
       sizing, expected_seconds, wheel}; `toolkit` says in words where it comes from; `torch` is what the front binds
-      against; `cells` a list of {recipe, profile, cuda, torch, python, platform, runtime}; `pack` {units, cached,
-      to_compile, merged}, null where unknown, `merged` a list of {path, sources} of the units of several sources;
-      `sizing` {max_jobs, nvcc_threads, memory, reasons}; `wheel` the path of the finished wheel or null
+      against; it, and torch, python and runtime of a cell, are null where it binds to none; `cells` a list of {recipe,
+      profile, cuda, torch, python, platform, runtime}; `pack` {units, cached, to_compile, merged}, null where unknown,
+      `merged` a list of {path, sources} of the units of several sources; `sizing` {max_jobs, nvcc_threads, memory,
+      reasons}; `wheel` the path of the finished wheel or null
     - rejected: a list of {cell, reason}
     """
     return {
@@ -153,7 +156,7 @@ def _store_lines(plan: Plan) -> list[str]:
 def _build_lines(build: Build, status: PackStatus) -> list[str]:
     lines = [
         f"build {build}: {build.recipe.package.distribution} {build.version}, {build.platform}",
-        f"  front     binds against torch {build.torch} ({build.abi} ABI), kernels={build.kernels}",
+        f"  front     binds against {front_text(build)}, kernels={build.kernels}",
         f"  toolkit   {status.toolkit}",
         *(f"  serves    {text}" for text in pair_texts(build)),
         f"  pack      {_pack_text(status)}",
@@ -165,8 +168,21 @@ def _build_lines(build: Build, status: PackStatus) -> list[str]:
     return [*lines, f"  expected  {expected_text(status.expected_seconds)}"]
 
 
+def front_text(build: Build) -> str:
+    """Say in words what the kernels are bound against."""
+    match build.recipe.front.kind:
+        case FrontKind.TORCH_UPSTREAM | FrontKind.TORCH:
+            return f"torch {build.torch} ({build.abi} ABI)"
+        case FrontKind.CPP:
+            return "no framework: C++ and C"
+        case FrontKind.JAX:
+            return "no framework but XLA's FFI"
+
+
 def pair_texts(build: Build) -> list[str]:
     """Say for each torch what it was paired with, and the Pythons of its cells."""
+    if build.torch is None:
+        return [f"every torch, jax and Python, or none: CUDA {build.cuda} compiles, and its runtime is inside"]
     served: dict[tuple[str, str], list[str]] = {}
     for found in build.cells:
         served.setdefault((str(found.cell.torch), str(found.runtime)), []).append(str(found.cell.python))
@@ -245,7 +261,7 @@ def _build_document(build: Build, status: PackStatus) -> dict[str, JsonValue]:
         "profile": build.profile.name,
         "cuda": str(build.cuda),
         "toolkit": status.toolkit,
-        "torch": str(build.torch),
+        "torch": _optional(build.torch),
         "abi": build.abi.value,
         "platform": build.platform,
         "kernels": build.kernels.value,
@@ -268,7 +284,7 @@ def _build_document(build: Build, status: PackStatus) -> dict[str, JsonValue]:
 
 
 def _served_document(found: Accepted) -> dict[str, JsonValue]:
-    return {**_cell_document(found.cell), "runtime": str(found.runtime)}
+    return {**_cell_document(found.cell), "runtime": _optional(found.runtime)}
 
 
 def _cell_document(cell: Cell) -> dict[str, JsonValue]:
@@ -276,7 +292,11 @@ def _cell_document(cell: Cell) -> dict[str, JsonValue]:
         "recipe": cell.recipe,
         "profile": cell.profile,
         "cuda": str(cell.cuda),
-        "torch": str(cell.torch),
-        "python": str(cell.python),
+        "torch": _optional(cell.torch),
+        "python": _optional(cell.python),
         "platform": cell.platform,
     }
+
+
+def _optional(version: CudaVersion | TorchVersion | PythonVersion | None) -> str | None:
+    return None if version is None else str(version)

@@ -12,6 +12,7 @@ from hopperforge.errors import InputError, NothingToBuildError
 from hopperforge.model.cell import Accepted, Build, Cell, Default, Plan, Rejected, one_per_name
 from hopperforge.model.matrix import Matrix, TorchFact
 from hopperforge.model.place import StorePlace
+from hopperforge.model.profile import Profile
 from hopperforge.model.recipe import Recipe
 from hopperforge.model.request import Kernels, Request, ToolkitChoice
 from hopperforge.model.toolkit import ToolkitFact, ToolkitOrigin
@@ -154,13 +155,25 @@ def _candidates(matrix: Matrix, recipe: Recipe, request: Request, situation: Sit
         Cell(recipe=recipe.name, profile=profile, cuda=cuda, torch=torch, python=python, platform=situation.platform)
         for profile in request.profiles or (recipe.default_profile,)
         for cuda in request.cuda or (_default_cuda(matrix, request, situation),)
-        for torch in request.torch or (_default_torch(matrix, recipe, cuda, request),)
-        for python in request.python or (_default_python(matrix.torches[torch], situation),)
+        for torch, python in _frameworks(matrix, recipe, cuda, request, situation)
     }
     if request.everything:
         # where nothing goes together the reasons are the answer
         cells = {c for c in cells if not reason_of_facts(c.cuda, c.torch, c.python, matrix, recipe)} or cells
     return tuple(sorted(cells))
+
+
+def _frameworks(
+    matrix: Matrix, recipe: Recipe, cuda: ToolkitVersion, request: Request, situation: Situation
+) -> list[tuple[TorchVersion, PythonVersion]] | list[tuple[None, None]]:
+    """Each torch and Python a toolkit is asked for with; none of both where the front binds to no torch."""
+    if not recipe.front.kind.binds_torch:
+        return [(None, None)]
+    return [
+        (torch, python)
+        for torch in request.torch or (_default_torch(matrix, recipe, cuda, request),)
+        for python in request.python or (_default_python(matrix.torches[torch], situation),)
+    ]
 
 
 def _default_cuda(matrix: Matrix, request: Request, situation: Situation) -> ToolkitVersion:
@@ -213,7 +226,8 @@ def _defaults(project: Project, request: Request, situation: Situation) -> Mappi
         "engine": situation.engine,
         "executor": Default(value=DEFAULT_EXECUTOR, reason="the default executor"),
     }
-    return {word: default for word, default in every.items() if not given[word]}
+    bound = recipe.front.kind.binds_torch
+    return {word: every[word] for word in every if not given[word] and (bound or word not in ("torch", "python"))}
 
 
 def _spread(values: Mapping[str, str], word: str) -> str:
@@ -255,11 +269,19 @@ def _judge(
         _platform_reason(cell.platform, matrix)
         or _toolkit_reason(matrix.toolkits[cell.cuda], at_hand, choice)
         or reason_of_facts(cell.cuda, cell.torch, cell.python, matrix, recipe)
+        or _architecture_reason(recipe.profiles[cell.profile], matrix.toolkits[cell.cuda])
     )
     accepted = pair(cell, matrix, recipe)
-    if reason is not None or accepted is None:
-        return Rejected(cell=cell, reason=reason or pair_reason(cell.cuda.cuda, cell.torch, matrix, recipe.cudart))
-    return accepted
+    if accepted is None and reason is None and cell.torch is not None:
+        reason = pair_reason(cell.cuda.cuda, cell.torch, matrix, recipe.cudart)
+    return accepted if accepted is not None and reason is None else Rejected(cell=cell, reason=str(reason))
+
+
+def _architecture_reason(profile: Profile, fact: ToolkitFact) -> str | None:
+    if profile.ptx or not profile.architectures or profile.for_toolkit(fact.oldest).architectures:
+        return None
+    names = ", ".join(sorted(profile.architectures))
+    return f"the CUDA {fact.version} toolkit starts at sm_{fact.oldest}, and profile {profile.name} is for {names}"
 
 
 def _platform_reason(platform: str, matrix: Matrix) -> str | None:
@@ -286,17 +308,17 @@ def collapse(matrix: Matrix, recipe: Recipe, accepted: Iterable[Accepted], kerne
     """Collapse cells with equal bytes; the builds ascend.
 
     Python never changes the bytes. Torch does not either from the stable floor on: all are bound against the floor;
-    below it each torch is bound against its own.
+    below it each torch is bound against its own. A profile comes with the architectures that the toolkit knows.
     """
-    groups: dict[tuple[str, ToolkitVersion, TorchVersion, str], list[Accepted]] = {}
+    groups: dict[tuple[str, ToolkitVersion, TorchVersion | None, str], list[Accepted]] = {}
     for found in sorted(accepted, key=lambda found: found.cell):
         cell = found.cell
-        bound = min(cell.torch, matrix.stable_floor)
+        bound = None if cell.torch is None else min(cell.torch, matrix.stable_floor)
         groups.setdefault((cell.profile, cell.cuda, bound, cell.platform), []).append(found)
     return tuple(
         Build(
             recipe=recipe,
-            profile=recipe.profiles[profile],
+            profile=recipe.profiles[profile].for_toolkit(matrix.toolkits[cuda].oldest),
             cuda=cuda,
             torch=bound,
             abi=cells[0].abi,
@@ -340,7 +362,7 @@ def _nearest(project: Project, request: Request, situation: Situation, asked: Se
     buildable = [verdict.cell for verdict in verdicts if isinstance(verdict, Accepted)]
     return max(
         buildable,
-        key=lambda cell: (-min(_changes(cell, other, request) for other in asked), cell.cuda, cell.torch, cell.python),
+        key=lambda cell: (-min(_changes(cell, other, request) for other in asked), cell),
         default=None,
     )
 
@@ -352,8 +374,10 @@ def _changes(cell: Cell, other: Cell, request: Request) -> int:
 
 def _command(cell: Cell, request: Request) -> str:
     """Write the command that builds `cell`, with the words of the request that bear on what can be built."""
-    words = [f"recipe={cell.recipe}", f"profile={cell.profile}", f"cuda={cell.cuda}", f"torch={cell.torch}"]
-    if request.python:
+    words = [f"recipe={cell.recipe}", f"profile={cell.profile}", f"cuda={cell.cuda}"]
+    if cell.torch is not None:
+        words.append(f"torch={cell.torch}")
+    if request.python and cell.python is not None:
         words.append(f"python={cell.python}")
     if request.toolkit is not ToolkitChoice.AUTO:
         words.append(f"toolkit={request.toolkit}")

@@ -46,13 +46,14 @@ class State(StrEnum):
 class Row:
     """A toolkit and a torch on a platform: the wheel that serves them, its Pythons, and how far it is.
 
-    `proofs` are clauses; `reason` says why this machine cannot build it, None where it can; `origin` is then where the
-    toolkit is ("system /usr/local/cuda", "cached") or would be fetched from ("registry", "redist").
+    `torch` is None, and `pythons` empty, where it binds to no framework. `proofs` are clauses; `reason` says why this
+    machine cannot build it, None where it can; `origin` is then where the toolkit is ("system /usr/local/cuda",
+    "cached") or would be fetched from ("registry", "redist").
     """
 
     profile: str
     cuda: ToolkitVersion
-    torch: TorchVersion
+    torch: TorchVersion | None
     platform: str
     pythons: tuple[PythonVersion, ...]
     version: str
@@ -138,7 +139,11 @@ def _is_of(record: Record, build: Build) -> bool:
 
 
 def _row(
-    build: Build, torch: TorchVersion, cells: Sequence[Cell], records: Sequence[Record], against: Mapping[Cell, str]
+    build: Build,
+    torch: TorchVersion | None,
+    cells: Sequence[Cell],
+    records: Sequence[Record],
+    against: Mapping[Cell, str],
 ) -> Row:
     proofs = tuple(_proofs(records, torch))
     reasons = [against[cell] for cell in cells if cell in against]
@@ -153,7 +158,7 @@ def _row(
         cuda=build.cuda,
         torch=torch,
         platform=build.platform,
-        pythons=tuple(cell.python for cell in cells),
+        pythons=tuple(cell.python for cell in cells if cell.python is not None),
         version=build.version,
         state=state,
         proofs=proofs,
@@ -162,8 +167,8 @@ def _row(
     )
 
 
-def _proofs(records: Sequence[Record], torch: TorchVersion) -> Iterable[str]:
-    """Say what records prove for one torch: the Pythons it was imported in, and each GPU."""
+def _proofs(records: Sequence[Record], torch: TorchVersion | None) -> Iterable[str]:
+    """Say what records prove for one torch: the Pythons it was imported in, and each GPU; without one, each GPU."""
     passed = [ImportProof.parse(gate.name) for record in records for gate in record.gates if gate.passed]
     pythons = sorted({proof.python for proof in passed if proof is not None and proof.torch == torch})
     if pythons:
@@ -171,13 +176,16 @@ def _proofs(records: Sequence[Record], torch: TorchVersion) -> Iterable[str]:
     for record in records:
         gpu: Mapping[str, Any] = record.gpu or {}
         whole = gpu.get("passed") and gpu.get("failed") == 0
-        if whole and Version(gpu["torch"]).release[:2] == (torch.major, torch.minor):
+        of_torch = torch is None or Version(gpu.get("torch", "0")).release[:2] == (torch.major, torch.minor)
+        if whole and of_torch:
             yield f"{gpu['passed']} smoke tests on {gpu['gpu']}"
 
 
 def _gaps(project: Project, request: Request) -> tuple[Gap, ...]:
     """List the pairs of toolkit and torch that go together with no Python, each with the reason that weighs most."""
     recipe, gaps = find_recipe(project, request), []
+    if not recipe.front.kind.binds_torch:
+        return ()
     for cuda in request.cuda:
         for torch in request.torch:
             # a torch's own Pythons first: with them something other than Python stands in the way
@@ -190,19 +198,21 @@ def _gaps(project: Project, request: Request) -> tuple[Gap, ...]:
 
 # As people and programs read it.
 
+_ANY = "any"
 COLUMNS = ("profile", "cuda", "torch", "python", "platform", "wheel", "state")
 
 
 def text_rows(support: Support) -> list[tuple[str, ...]]:
     """Write the rows as cells of text under COLUMNS; neighbours that differ in torch alone share a row."""
-    torches = sorted({row.torch for row in support.rows} | {gap.torch for gap in support.gaps})
+    torches = sorted({row.torch for row in support.rows if row.torch} | {gap.torch for gap in support.gaps})
     pythons = sorted({python for row in support.rows for python in row.pythons})
     lines: list[tuple[str, ...]] = []
     for shared, group in groupby(support.rows, key=lambda row: replace(row, torch=TorchVersion(0, 0), version="")):
         rows = list(group)
         versions = list(dict.fromkeys(row.version for row in rows))
         more = f" and {len(versions) - 1} more" if len(versions) > 1 else ""
-        torch, python = runs([row.torch for row in rows], torches), runs(shared.pythons, pythons)
+        torch = runs([row.torch for row in rows if row.torch], torches) or _ANY
+        python = runs(shared.pythons, pythons) or _ANY
         wheel = versions[0] + more
         lines.append((shared.profile, str(shared.cuda), torch, python, shared.platform, wheel, _state_text(shared)))
     return lines
@@ -269,7 +279,7 @@ def _row_document(row: Row) -> dict[str, JsonValue]:
     return {
         "profile": row.profile,
         "cuda": str(row.cuda),
-        "torch": str(row.torch),
+        "torch": None if row.torch is None else str(row.torch),
         "platform": row.platform,
         "pythons": [str(python) for python in row.pythons],
         "version": row.version,

@@ -11,14 +11,15 @@ from hopperforge.config.request import ALL, parse_keyed, parse_words
 from hopperforge.console import grid
 from hopperforge.errors import InputError, StorageError, ToolError
 from hopperforge.merging import merge_units
-from hopperforge.model.cell import Accepted, Build, Default, Plan
+from hopperforge.model.cell import Build, Default, Plan
 from hopperforge.model.image import ImageFacts
 from hopperforge.model.keys import JsonValue
 from hopperforge.model.request import Kernels, Merge, Request
 from hopperforge.model.versions import PythonVersion
-from hopperforge.pipeline import BuildResult, Job
+from hopperforge.pipeline import BuildResult, run_plan
 from hopperforge.plan_report import plan_document, plan_lines
 from hopperforge.planning import Situation, for_engine, make_plan, why_host
+from hopperforge.preparing import Job
 from hopperforge.report import WarningsOnly
 from hopperforge.run.engine import HOST, Client
 from hopperforge.run.engines import EngineState, choose_engine, look
@@ -27,8 +28,8 @@ from hopperforge.run.machine import read_machine
 from hopperforge.run.workspace import OWN_NAMES, Workspace
 from hopperforge.stages.base import what_a_base_lacks
 from hopperforge.stages.builder import Containers, image_builder
-from hopperforge.stages.patch import find_patches, list_units, patch_source
 from hopperforge.stages.source import fetch_source
+from hopperforge.stages.sources import kernel_source, kernel_units
 from hopperforge.stages.toolkit import obtain_toolkit, toolkits_at_hand
 from hopperforge.store.wheelhouse import Wheelhouse
 from hopperforge.support import COLUMNS, make_support, support_document, text_reasons, text_rows
@@ -151,7 +152,7 @@ def fetch(call: Call) -> None:
     """Fetch and verify the source of every pin that a recipe uses."""
     parse_keyed(call.words, frozenset())
     project = call.project()
-    for name in sorted({recipe.pin for recipe in project.recipes.values()}):
+    for name in sorted({recipe.pin for recipe in project.recipes.values() if recipe.pin is not None}):
         call.workspace.reporter.stage("source", name)
         source = fetch_source(project.pins[name], call.workspace)
         call.answer(f"{name}: {source.root} (from {source.origin})")
@@ -168,14 +169,9 @@ def patch(call: Call) -> None:
 
 
 def _patched(call: Call, project: Project, build: Build, merge: Merge) -> JsonValue:
-    pin = project.pins[build.recipe.pin]
-    call.workspace.reporter.stage("source", pin.name)
-    source = fetch_source(pin, call.workspace)
-    call.workspace.reporter.stage("patch", f"{len(find_patches(call.workspace.project, pin.name))} patches")
-    patched = patch_source(source, call.workspace)
-    torch = project.matrix.torches[build.torch]
+    patched = kernel_source(build.recipe, project.pin_of(build.recipe), call.workspace)
     fact = project.matrix.toolkits[build.cuda]
-    units = list_units(patched, build.profile, fact, torch.release, call.workspace)
+    units = kernel_units(patched, build, fact, project.matrix, call.workspace)
     if merge is Merge.ON and build.kernels is not Kernels.INLINE:
         units = merge_units(units, build.recipe.merge)
     if not call.as_json:
@@ -199,7 +195,7 @@ def build(call: Call) -> None:
     engine = made.defaults.get("engine")
     if engine is not None and made.engine == HOST:
         call.workspace.reporter.warn(f"engine=host: {engine.reason}")
-    results = call.job(project, request, made.engine).run_plan(made)
+    results = run_plan(call.job(project, request, made.engine), made)
     _report(call, made, results)
     failed = [(result.build, result.error) for result in results if result.error is not None]
     if len(failed) > 1:
@@ -250,9 +246,7 @@ def _report(call: Call, made: Plan, results: Sequence[BuildResult]) -> None:
 
 
 def _row(result: BuildResult) -> tuple[str, ...]:
-    torches = dict.fromkeys(str(found.cell.torch) for found in result.build.cells)
-    pythons = dict.fromkeys(str(found.cell.python) for found in sorted(result.build.cells, key=_python))
-    cells = f"torch {', '.join(torches)} py {', '.join(pythons)}"
+    cells = _served(result.build)
     if result.package is None:
         return (str(result.build), cells, "FAILED", "", "", f"{result.seconds:.1f}")
     wheel = result.package.record.wheel
@@ -267,8 +261,12 @@ def _row(result: BuildResult) -> tuple[str, ...]:
     )
 
 
-def _python(found: Accepted) -> PythonVersion:
-    return found.cell.python
+def _served(build: Build) -> str:
+    if build.torch is None:
+        return f"cuda {build.cuda}"
+    torches = dict.fromkeys(str(found.cell.torch) for found in build.cells)
+    pythons = sorted({found.cell.python for found in build.cells if found.cell.python is not None})
+    return f"torch {', '.join(torches)} py {', '.join(map(str, pythons))}"
 
 
 def _document(result: BuildResult) -> dict[str, JsonValue]:
@@ -283,6 +281,7 @@ def _document(result: BuildResult) -> dict[str, JsonValue]:
         "size": package.record.wheel.size if package else None,
         "library_size": package.record.wheel.library_size if package else None,
         "sha256": package.record.wheel.sha256 if package else None,
+        "tarball": package.record.tarball.file if package and package.record.tarball else None,
         "error": str(result.error) if result.error else None,
     }
 
@@ -292,7 +291,7 @@ def _is_ours(path: Path, what: str) -> bool:
         case "cache":
             return path.name in OWN_NAMES
         case "wheelhouse":
-            return path.name in {"report.json", ".lock"} or ".whl" in path.suffixes
+            return path.name in {"report.json", ".lock"} or ".whl" in path.suffixes or path.name.endswith(".tar.zst")
         case _:
             return True
 

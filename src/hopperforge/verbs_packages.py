@@ -52,6 +52,11 @@ def _prover(call: Call, words: Mapping[str, str], package: Shelved) -> Callable[
     """Choose where imports are proven: in a container of the base asked for, else in a Python of this machine."""
     project = call.project()
     promise = project.recipes[package.record.recipe].promise
+    if promise is None:
+        raise InputError(
+            f"{package.path.name} binds to no torch, so there is nothing to import beside one",
+            hint=f"nox -s smoke -- wheel={package.path}   # its own tests, on a GPU",
+        )
     wheel, workspace = package.path, call.workspace
     asked = parse_words([f"{key}={words[key]}" for key in ("engine", "base") if key in words], project)
     if asked.base is not None:
@@ -98,7 +103,7 @@ def find_interpreter(word: str, environ: Mapping[str, str]) -> str:
 
 def _torches(text: str | None, package: Shelved) -> list[TorchVersion]:
     if text is None:
-        return sorted({cell.torch for cell in package.record.cells})
+        return sorted({cell.torch for cell in package.record.cells if cell.torch is not None})
     try:
         return [TorchVersion.parse(part) for part in text.split(",")]
     except ValueError as error:

@@ -26,6 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("run",),
     ("setup_job", "store", "executors"),
     ("stages",),
+    ("preparing",),
     ("pipeline",),
     (
         "console",

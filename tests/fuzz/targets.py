@@ -24,7 +24,8 @@ from tests.unit import wheel_zoo as zoo
 from tests.unit.record_zoo import record
 
 from hopperforge.config.checks import check_bases, check_matrix, check_upstream
-from hopperforge.config.files import BasesFile, MatrixFile, RecipeFile
+from hopperforge.config.files import BasesFile, MatrixFile
+from hopperforge.config.files_recipe import RecipeFile
 from hopperforge.config.files_upstream import UpstreamFile
 from hopperforge.config.shape import check_shape
 from hopperforge.config.tree import parse_tree

@@ -3,9 +3,11 @@
 from typing import Any
 
 from hopperforge.index.proof import REQUIRED_GATES
+from hopperforge.model.front import FrontKind
 from hopperforge.model.record import (
     RECORD_FORMAT,
     CompilerFacts,
+    FrameworkFacts,
     FrontFacts,
     ImageFacts,
     PackFacts,
@@ -70,6 +72,7 @@ def record(**changes: Any) -> Record:
             library_size=17,
             platform_tags=("manylinux_2_17_x86_64",),
         ),
+        "tarball": None,
         "build_key": "11" * 32,
         "recipe": "fa3-fwd",
         "profile": "hdim128-bf16",
@@ -103,8 +106,9 @@ def record(**changes: Any) -> Record:
         "kernels": Kernels.PACK,
         "pack": PACK,
         "front": FrontFacts(
-            torch_release="2.9.1",
-            torch_wheel_sha256="0b" * 32,
+            kind=FrontKind.TORCH_UPSTREAM,
+            framework=FrameworkFacts(name="torch", release="2.9.1", wheel_sha256="0b" * 32),
+            sources={},
             flags=("-O3", "-DX=\u201cy\u201d"),
             tools={"setuptools": "84.2.1"},
         ),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.unit.record_zoo import PACK, record
 
-from hopperforge.model.record import Record
+from hopperforge.model.record import FileFacts, FrameworkFacts, Record
 from hopperforge.model.request import Kernels
 from hopperforge.model.toolkit import ToolkitOrigin
 from hopperforge.model.versions import PythonVersion, TorchVersion
@@ -15,6 +15,8 @@ from hopperforge.provenance.comparison import compare_records, rebuild_words
 
 BEFORE = record()
 PATH = PACK.units[0].path
+OTHER_TORCH = FrameworkFacts(name="torch", release="2.9.1", wheel_sha256="ff" * 32)
+TARBALL = FileFacts(file="small.tar.zst", sha256="ff" * 32, size=9)
 
 
 def _with(field: str, **changes: Any) -> Record:
@@ -41,7 +43,9 @@ CASES: dict[str, tuple[Callable[[], Record], str, str]] = {
     "unit gone": (lambda: _with("pack", units=PACK.units[1:]), f"unit {PATH}", "it"),
     "pack": (lambda: _with("pack", sha256="ff" * 32), "pack", "the pack"),
     "no pack": (lambda: record(pack=None, kernels=Kernels.INLINE), f"unit {PATH}", "it"),
-    "torch": (lambda: _with("front", torch_wheel_sha256="ff" * 32), "front", "torch's wheel"),
+    "torch": (lambda: _with("front", framework=OTHER_TORCH), "front", "the framework's wheel"),
+    "front's own source": (lambda: _with("front", sources={"src/a.cpp": "ff" * 32}), "front", "src/a.cpp"),
+    "tarball": (lambda: record(tarball=TARBALL), "repair", "the tarball"),
     "tool": (lambda: _with("front", tools={"setuptools": "1"}), "front", "setuptools"),
     "licence": (lambda: record(licences={}), "front", "LICENSE"),
     "library": (lambda: _with("wheel", library_size=18), "front", "the library's size"),

@@ -10,7 +10,8 @@ from hopperforge.model.cell import AbiClass, Build
 from hopperforge.model.request import Kernels
 from hopperforge.model.versions import ToolkitVersion, TorchVersion
 from hopperforge.stages.front_image import import_test, repair_command
-from hopperforge.stages.front_torch import compile_arguments, placeless_link, torch_requirement
+from hopperforge.stages.front_inputs import requirements
+from hopperforge.stages.front_torch import compile_arguments, placeless_link
 
 PROJECT = load_project(Path(__file__).parents[2])
 RECIPE = PROJECT.recipes["fa3-fwd"]
@@ -67,8 +68,8 @@ def test_in_an_image_the_libraries_of_the_abi_class_may_be_missing(made: Build) 
 
 
 def test_a_wheel_of_its_own_requires_its_torch_alone() -> None:
-    assert torch_requirement(ONE_WHEEL) == "torch>=2.9"
-    assert torch_requirement(OWN_WHEEL) == "torch==2.6.*"
+    assert requirements(ONE_WHEEL) == ("torch>=2.9",)
+    assert requirements(OWN_WHEEL) == ("torch==2.6.*",)
 
 
 def test_a_recipe_without_builds_per_torch_needs_nothing_for_them() -> None:

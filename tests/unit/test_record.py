@@ -11,7 +11,8 @@ from tests.unit.record_zoo import PACK, REPRODUCTION, record
 
 from hopperforge.errors import InputError
 from hopperforge.model.cell import AbiClass, Accepted, Cell
-from hopperforge.model.record import Record, ServedCell
+from hopperforge.model.front import FrontKind
+from hopperforge.model.record import FileFacts, Record, ServedCell
 from hopperforge.model.request import Kernels
 from hopperforge.model.versions import CudaVersion, PythonVersion, ToolkitVersion, TorchVersion
 
@@ -62,7 +63,7 @@ def test_round_trip_of_any_values(
 
 def test_json_is_written_for_people_with_versions_as_text() -> None:
     text = record().to_json().decode()
-    assert text.startswith('{\n  "format": 3,\n  "name": "fa3-fwd",\n  "version": "3.0.0+cu130",\n')
+    assert text.startswith('{\n  "format": 4,\n  "name": "fa3-fwd",\n  "version": "3.0.0+cu130",\n')
     assert text.endswith("}\n")
     plain = json.loads(text)
     assert plain["cells"][0]["torch"] == "2.10"
@@ -131,11 +132,33 @@ def test_each_unknown_field_is_named(where: tuple[str | int, ...]) -> None:
 
 
 def test_record_of_another_format_is_refused() -> None:
-    assert _refused(PLAIN | {"format": 4}).detail == ("format: Input should be 3",)
+    assert _refused(PLAIN | {"format": 5}).detail == ("format: Input should be 4",)
+
+
+def _of_format_3(plain: Any) -> Any:
+    """A record as it was when every front was bound to a torch."""
+    front, framework = plain["front"], plain["front"]["framework"]
+    old = {"torch_release": framework["release"], "torch_wheel_sha256": framework["wheel_sha256"]}
+    kept = {key: front[key] for key in ("flags", "tools")}
+    return {key: plain[key] for key in plain if key != "tarball"} | {"format": 3, "front": {**old, **kept}}
+
+
+def test_record_of_format_3_is_read_as_one_of_upstreams_front() -> None:
+    old = _of_format_3(json.loads(record().to_json()))
+    assert Record.from_json(json.dumps(old).encode(), "a.whl.json") == record()
+
+
+def test_record_without_a_framework_keeps_its_cells_in_order() -> None:
+    free = ServedCell(cuda=record().toolkit.version, torch=None, python=None, platform="linux_x86_64", runtime=None)
+    front = dataclasses.replace(record().front, kind=FrontKind.CPP, framework=None, sources={"src/a.cpp": "0f" * 32})
+    tarball = FileFacts(file="a.tar.zst", sha256="0f" * 32, size=7)
+    written = record(cells=(free,), front=front, tarball=tarball)
+    assert Record.from_json(written.to_json(), "a.whl.json").with_cells([free]) == written
+    assert json.loads(written.to_json())["cells"][0]["torch"] is None
 
 
 def _of_format_2() -> Any:
-    plain = json.loads(record().to_json())
+    plain = _of_format_3(json.loads(record().to_json()))
     for field in ("licences", "sbom", "reproduced", "made_by"):
         del plain[field]
     return plain | {"format": 2}

@@ -31,37 +31,29 @@ Found = Iterator[tuple[Tree, str]]
 
 def check_matrix(file: str, tree: Tree) -> list[Problem]:
     """Problems of matrix.yaml beyond its shape."""
-    found = [*_repeated(tree), *_toolkits(tree), *_torches(tree), *_points(tree)]
+    found = [*repeated(tree), *_toolkits(tree), *_torches(tree), *_jax(tree), *_points(tree)]
     return [Problem(file, place.line, place.column, message) for place, message in found]
 
 
 def check_upstream(file: str, tree: Tree) -> list[Problem]:
     """Problems of upstream.yaml beyond its shape."""
-    found = [*_repeated(tree), *_origins(tree)]
+    found = [*repeated(tree), *_origins(tree)]
     return [Problem(file, place.line, place.column, message) for place, message in found]
 
 
 def check_bases(file: str, tree: Tree) -> list[Problem]:
     """Problems of bases.yaml beyond its shape."""
-    found = [*_repeated(tree), *_default_base(tree)]
+    found = [*repeated(tree), *_default_base(tree)]
     for tool in tree.elements("tools"):
         found += _file_name(tool)
     return [Problem(file, place.line, place.column, message) for place, message in found]
 
 
 def _default_base(tree: Tree) -> Found:
-    yield from _refers(tree.get("default"), [name for name, _ in tree.items("bases")], "base", "the bases are")
+    yield from refers(tree.get("default"), [name for name, _ in tree.items("bases")], "base", "the bases are")
 
 
-def check_recipe(file: str, tree: Tree, *, pins: Collection[str], switches: Collection[str]) -> list[Problem]:
-    """Problems of a recipe beyond its shape; `pins` and `switches` are what upstream.yaml declares, empty if unread."""
-    found = [*_repeated(tree), *_recipe(file, tree, pins)]
-    for _, profile in tree.items("profiles"):
-        found += [*_switches(profile, switches), *_sm80(profile)]
-    return [Problem(file, place.line, place.column, message) for place, message in found]
-
-
-def _repeated(tree: Tree) -> Found:
+def repeated(tree: Tree) -> Found:
     """Strings that stand twice in one list, wherever it is."""
     seen: set[str] = set()
     for text, element in tree.strings():
@@ -69,7 +61,7 @@ def _repeated(tree: Tree) -> Found:
             yield element, f'"{text}" is listed twice'
         seen.add(text)
     for below in (*tree.elements(), *(value for _, value in tree.items())):
-        yield from _repeated(below)
+        yield from repeated(below)
 
 
 def _toolkits(tree: Tree) -> Found:
@@ -151,6 +143,12 @@ def _torch_wheel(torch: Tree) -> Found:
         yield place, f"this is {found}, but release says {release}"
 
 
+def _jax(tree: Tree) -> Found:
+    jax = tree.get("jax")
+    if jax is not None:
+        yield from _torch_wheel(jax)
+
+
 def _stable_floor(tree: Tree) -> Found:
     floor = tree.get("stable_floor")
     if floor is None or not isinstance(floor.value, str):
@@ -169,7 +167,7 @@ def _points(tree: Tree) -> Found:
         "torch": ("torch", [key for key, _ in tree.items("torch")]),
         "python": ("python", [text for text, _ in tree.strings("pythons")]),
     }
-    yield from _refers(tree.get("default_toolkit"), known["cuda"][1], "toolkit", "the toolkits are")
+    yield from refers(tree.get("default_toolkit"), known["cuda"][1], "toolkit", "the toolkits are")
     for exclusion in tree.elements("exclusions"):
         if not any(key in known and place.value is not None for key, place in exclusion.items()):
             yield exclusion, "an exclusion names a cuda, a torch or a python"
@@ -197,34 +195,8 @@ def _origins(tree: Tree) -> Found:
                 yield from _file_name(archive)
 
 
-def _recipe(file: str, tree: Tree, pins: Collection[str]) -> Found:
-    name, folder = tree.get("name"), file.split("/")[-2]
-    if name is not None and isinstance(name.value, str) and name.value != folder:
-        yield name, f'a recipe is named like its folder, "{folder}"'
-    yield from _refers(tree.get("pin"), pins, "pin", "the pins are")
-    profiles = [key for key, _ in tree.items("profiles")]
-    yield from _refers(tree.get("default_profile"), profiles, "profile", "the profiles are")
-
-
-def _switches(profile: Tree, switches: Collection[str]) -> Found:
-    for _, place in profile.strings("switches"):
-        yield from _refers(place, switches, "switch", "the switches are")
-
-
-def _sm80(profile: Tree) -> Found:
-    """sm_80 code is there exactly if the switch that removes it is off."""
-    place = profile.get("architectures")
-    if place is None or profile.get("switches") is None:
-        return
-    off = any(text == "DISABLE_SM80" for text, _ in profile.strings("switches"))
-    listed = any(text == "sm_80" for text, _ in profile.strings("architectures"))
-    if off and listed:
-        yield place, "sm_80 is listed, but the switch DISABLE_SM80 leaves no code for it"
-    elif not off and not listed:
-        yield place, "sm_80 is not listed, but its code is compiled unless the switch DISABLE_SM80 is on"
-
-
-def _refers(place: Tree | None, known: Collection[str], noun: str, plural: str) -> Found:
+def refers(place: Tree | None, known: Collection[str], noun: str, plural: str) -> Found:
+    """A name that is none of those `known`, if any are."""
     if place is not None and isinstance(place.value, str) and known and place.value not in known:
         yield place, f'unknown {noun} "{place.value}"{instead(place.value, known, plural)}'
 

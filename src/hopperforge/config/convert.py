@@ -1,6 +1,6 @@
 """From the shapes of the files to the values of hopperforge.model; what arrives here was checked and converts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -12,21 +12,27 @@ from hopperforge.config.files import (
     DebianShape,
     ExclusionShape,
     MatrixFile,
-    MergeShape,
     PinnedWheel,
-    ProfileShape,
-    RecipeFile,
     RedistShape,
     RegistryBaseShape,
     ToolkitShape,
     TorchShape,
 )
+from hopperforge.config.files_recipe import (
+    FrontShape,
+    KernelsShape,
+    MergeShape,
+    ProfileShape,
+    PromiseShape,
+    RecipeFile,
+)
 from hopperforge.config.files_upstream import LicenceShape, PinShape, SdistShape
+from hopperforge.model.front import Front, FrontKind, OwnKernels
 from hopperforge.model.image import DebianBase, ImageFacts, RegistryBase
-from hopperforge.model.matrix import CiCell, Exclusion, Matrix, TorchFact
-from hopperforge.model.profile import Budget, Profile
+from hopperforge.model.matrix import CiCell, Exclusion, JaxFact, Matrix, TorchFact
+from hopperforge.model.profile import Budget, Profile, compute_capability
 from hopperforge.model.recipe import Cudart, MergeRule, PackageNames, Promise, Recipe
-from hopperforge.model.toolkit import DebianPackage, PinnedFile, Redist, ToolkitFact, ToolkitOrigin
+from hopperforge.model.toolkit import OLDEST_ARCHITECTURE, DebianPackage, PinnedFile, Redist, ToolkitFact, ToolkitOrigin
 from hopperforge.model.upstream import GitOrigin, Licence, SdistOrigin, UpstreamPin
 from hopperforge.model.versions import CudaVersion, PythonVersion, ToolkitVersion, TorchVersion
 
@@ -48,6 +54,7 @@ def to_matrix(shape: MatrixFile) -> Matrix:
         pythons=_pythons(shape.pythons),
         default_toolkit=None if shape.default_toolkit is None else ToolkitVersion.parse(shape.default_toolkit),
         stable_floor=TorchVersion.parse(shape.stable_floor),
+        jax=None if shape.jax is None else JaxFact(release=shape.jax.release, wheel=_wheel(shape.jax.wheel)),
         platforms={name: shape.platforms[name].declared_only for name in shape.platforms},
         exclusions=tuple(_exclusion(exclusion) for exclusion in shape.exclusions),
         ci=tuple(_ci_cell(cell) for cell in shape.ci),
@@ -70,6 +77,7 @@ def _toolkits(cuda: CudaVersion, shape: ToolkitShape) -> Iterator[ToolkitFact]:
         debian=tuple(_debian(package) for package in shape.debian),
         redist=None if shape.redist is None else _redist(shape.redist),
         image=shape.image,
+        oldest=compute_capability(shape.oldest or OLDEST_ARCHITECTURE),
     )
     yield plain
     for text, wheel in shape.ptxas.items():
@@ -124,8 +132,15 @@ def _exclusion(shape: ExclusionShape) -> Exclusion:
     )
 
 
-def to_recipe(shape: RecipeFile, folder: Path) -> Recipe:
-    """A recipe.yaml as a value; `folder` is where it lies."""
+def to_recipes(shapes: Mapping[Path, RecipeFile]) -> dict[str, Recipe]:
+    """Every recipe.yaml as a value, by name; the keys are the folders they lie in."""
+    by_name = {folder.name: shape for folder, shape in shapes.items()}
+    return {folder.name: _recipe(shape, folder, by_name) for folder, shape in shapes.items()}
+
+
+def _recipe(shape: RecipeFile, folder: Path, others: Mapping[str, RecipeFile]) -> Recipe:
+    kernels = shape.kernels or KernelsShape()
+    kernels_of = shape if kernels.of is None else others[kernels.of]
     return Recipe(
         name=shape.name,
         folder=folder,
@@ -137,18 +152,47 @@ def to_recipe(shape: RecipeFile, folder: Path) -> Recipe:
             version=shape.package.version,
             summary=shape.package.summary,
         ),
-        promise=Promise(
-            module=shape.package.module,
-            operators=tuple(f"{shape.package.package}::{operator}" for operator in shape.promise.operators),
-            function=shape.promise.function,
-            guard=shape.promise.guard,
-        ),
+        promise=None if shape.promise is None else _promise(shape, shape.promise),
         cudart=Cudart(shape.cudart),
         needed=frozenset(shape.needed),
         needed_per_torch=None if shape.needed_per_torch is None else frozenset(shape.needed_per_torch),
         default_profile=shape.default_profile,
-        profiles={name: _profile(name, profile) for name, profile in shape.profiles.items()},
-        merge=tuple(_merge_rule(name, rule) for name, rule in shape.merge.items()),
+        profiles={
+            name: _profile(name, profile, kernels_of.profiles.get(name, profile))
+            for name, profile in shape.profiles.items()
+        },
+        merge=tuple(_merge_rule(name, rule) for name, rule in kernels_of.merge.items()),
+        front=Front() if shape.front is None else _front(shape.front, folder),
+        kernels=None
+        if kernels.own is None or kernels.epoch is None
+        else OwnKernels(units=kernels.own, flags=tuple(kernels.flags), epoch=kernels.epoch),
+    )
+
+
+def _promise(shape: RecipeFile, promise: PromiseShape) -> Promise:
+    return Promise(
+        module=shape.package.module,
+        operators=tuple(f"{shape.package.package}::{operator}" for operator in promise.operators),
+        function=promise.function,
+        guard=promise.guard,
+    )
+
+
+def _front(shape: FrontShape, folder: Path) -> Front:
+    return Front(
+        kind=FrontKind(shape.kind),
+        sources=tuple(shape.sources),
+        shares=None if shape.shares is None else folder.parent / shape.shares,
+        library=shape.library,
+        exports=shape.exports,
+        symbols=tuple(shape.symbols),
+        wrap=tuple(shape.wrap),
+        archive=shape.archive,
+        programs={place: tuple(sources) for place, sources in shape.programs.items()},
+        files=dict(shape.files),
+        requires=tuple(shape.requires),
+        requires_python=shape.requires_python,
+        tarball=shape.tarball,
     )
 
 
@@ -156,12 +200,14 @@ def _merge_rule(name: str, shape: MergeShape) -> MergeRule:
     return MergeRule(name=name, units=shape.units, vary=tuple(shape.vary), largest=shape.largest)
 
 
-def _profile(name: str, shape: ProfileShape) -> Profile:
+def _profile(name: str, shape: ProfileShape, kernels_of: ProfileShape) -> Profile:
+    """A profile; what is compiled is as `kernels_of` says, its own profile or that of the same name elsewhere."""
     return Profile(
         name=name,
         summary=shape.summary,
-        switches=frozenset(shape.switches),
-        architectures=frozenset(shape.architectures),
+        switches=frozenset(kernels_of.switches or ()),
+        architectures=frozenset(kernels_of.architectures or ()),
+        ptx=frozenset(kernels_of.ptx),
         budget=Budget(wheel=megabytes(shape.budget.wheel), library=megabytes(shape.budget.library)),
     )
 

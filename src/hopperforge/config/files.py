@@ -29,16 +29,12 @@ _RELEASE = worded(r"^[0-9]+(\.[0-9]+){2}$", 'is not a full release, such as "13.
 _DRIVER = worded(r"^[0-9]+(\.[0-9]+){1,2}$", 'is not a driver version, such as "580.65.06"')
 _SHA256 = worded(r"^[0-9a-f]{64}$", "is not a sha256: 64 digits of 0-9 and a-f")
 _SHA1 = worded(r"^[0-9a-f]{40}$", "is not a git hash: 40 digits of 0-9 and a-f")
-_SWITCH = worded(r"^(DISABLE|ENABLE)_[A-Z0-9]+$", "is not a switch, such as DISABLE_PAGEDKV")
-_ARCHITECTURE = worded(r"^sm_[0-9]+[af]?$", "is not a GPU architecture, such as sm_90a")
-_SIZE = worded(r"^[0-9]+(\.[0-9]+)? MB$", 'is not a size, such as "27.6 MB"')
+_PLAIN_ARCHITECTURE = worded(r"^sm_[0-9]+$", "is not a plain GPU architecture, such as sm_75")
 _PLATFORM = worded(r"^[a-z]+_[a-z0-9_]+$", "is not a platform, such as linux_x86_64")
 _NAME = worded(r"^[a-z0-9]+(-[a-z0-9]+)*$", "is not a name of small letters, digits and single hyphens")
 _PIN = worded(r"^[A-Za-z0-9][A-Za-z0-9._-]*$", "is not a pin name: letters, digits, dots and hyphens")
 _MODULE = worded(r"^[a-z_][a-z0-9_]*$", "is not a Python name in small letters")
 _PROJECT = worded(r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$", "is not the name of a project on a package index")
-_PACKAGE_VERSION = worded(r"^[0-9]+(\.[0-9]+)*$", 'is not a plain version, such as "3.0.0"')
-_LIBRARY = worded(r"^lib[A-Za-z0-9_+.-]+\.so(\.[0-9]+)*$", "is not a shared library, such as libc10.so")
 _WHEEL = worded(r"^[A-Za-z0-9_.+-]+\.whl$", "is not the file name of a wheel")
 _FOLDER = worded(
     r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*(/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*$", "is not a folder below the root, such as a/b"
@@ -58,8 +54,6 @@ _IMAGE = worded(r"^[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)+$", "is not a container 
 _SEARCH = worded(r"^/[^:\s]*(:/[^:\s]*)*$", "is not a PATH of whole folder names, such as /usr/bin:/bin")
 _DATED = worded(r"^[0-9]{4}[.-]?[0-9]{2}[.-]?[0-9]{2}[A-Za-z0-9.-]*$", "is not a dated tag, such as 2026.10.21-1")
 _PACKAGE = worded(r"^[a-z0-9][a-z0-9+.-]+$", "is not the name of a Debian package")
-_UNITS = worded(r"^[a-z0-9_*?!\[\]]+$", "is not a pattern of unit names, such as flash_fwd_*_sm90")
-_NAME_WORD = worded(r"^[a-z0-9]+$", "is not a word of unit names: small letters and digits, such as packgqa")
 _SENTENCE = worded(r"\S", "is blank")
 
 Version = Annotated[str, Field(pattern=_VERSION)]
@@ -74,17 +68,10 @@ Module = Annotated[str, Field(pattern=_MODULE)]
 ProjectName = Annotated[str, Field(pattern=_PROJECT)]
 File = Annotated[str, Field(pattern=_FILE)]
 Folder = Annotated[str, Field(pattern=_FOLDER)]
-Switch = Annotated[str, Field(pattern=_SWITCH)]
-Size = Annotated[str, Field(pattern=_SIZE)]
 Sentence = Annotated[str, Field(pattern=_SENTENCE)]
 
-_DISTINCT: Final = {"uniqueItems": True}  # the reader's part of it is `checks.repeated`, which knows the place
-Versions = Annotated[list[Version], Field(min_length=1, json_schema_extra=_DISTINCT)]
-Switches = Annotated[list[Switch], Field(json_schema_extra=_DISTINCT)]
-Architectures = Annotated[
-    list[Annotated[str, Field(pattern=_ARCHITECTURE)]], Field(min_length=1, json_schema_extra=_DISTINCT)
-]
-Libraries = Annotated[list[Annotated[str, Field(pattern=_LIBRARY)]], Field(json_schema_extra=_DISTINCT)]
+DISTINCT: Final = {"uniqueItems": True}  # the reader's part of it is `checks.repeated`, which knows the place
+Versions = Annotated[list[Version], Field(min_length=1, json_schema_extra=DISTINCT)]
 
 
 class Shape(BaseModel):
@@ -123,7 +110,7 @@ class RedistShape(Shape):
     sha256: Sha256
     """What the manifest must hash to."""
     components: Annotated[
-        list[Annotated[str, Field(pattern=_COMPONENT)]], Field(min_length=1, json_schema_extra=_DISTINCT)
+        list[Annotated[str, Field(pattern=_COMPONENT)]], Field(min_length=1, json_schema_extra=DISTINCT)
     ]
     """The components a toolkit is put together from."""
 
@@ -140,7 +127,7 @@ class ToolkitShape(Shape):
     compress: list[Annotated[str, Field(min_length=1)]] = []
     """The words by which nvcc compresses machine code so that `driver` can read it."""
     origins: Annotated[
-        list[Literal["system", "registry", "redist", "image"]], Field(min_length=1, json_schema_extra=_DISTINCT)
+        list[Literal["system", "registry", "redist", "image"]], Field(min_length=1, json_schema_extra=DISTINCT)
     ]
     """Where it may come from: this machine, the package index and Debian, NVIDIA's archives, a container image."""
     wheels: list[PinnedWheel] = []
@@ -149,6 +136,8 @@ class ToolkitShape(Shape):
     """What the wheels lack, from Debian packages: also of the origin `registry`."""
     redist: RedistShape | None = None
     """The archives of the origin `redist`."""
+    oldest: Annotated[str, Field(pattern=_PLAIN_ARCHITECTURE)] | None = None
+    """The oldest architecture that it compiles for; left out, none of a recipe is too old."""
     image: Annotated[str, Field(pattern=_IMAGE)] | None = None
     """The container image of the origin `image`."""
     ptxas: dict[Version, PinnedWheel] = {}
@@ -172,6 +161,15 @@ class TorchShape(Shape):
     """Whether that build's C++ symbols follow the C++11 ABI of libstdc++."""
     cxx_standard: Annotated[int, Field(ge=17)] = 17
     """The oldest C++ standard that build's headers compile as."""
+
+
+class JaxShape(Shape):
+    """The jaxlib whose headers jax fronts are compiled with."""
+
+    release: Release
+    """Its release."""
+    wheel: PinnedWheel
+    """A build of it, for any Python: the headers alone are taken."""
 
 
 class PlatformShape(Shape):
@@ -220,96 +218,14 @@ class MatrixFile(Shape):
     """The toolkit that compiles when the word cuda= is left out; without it the newest at hand."""
     stable_floor: Version
     """The oldest torch whose stable ABI serves; a front bound against it serves every later one."""
+    jax: JaxShape | None = None
+    """The headers of XLA's FFI, for jax fronts."""
     platforms: Annotated[dict[Platform, PlatformShape], Field(min_length=1)]
     """Platforms by name."""
     exclusions: list[ExclusionShape]
     """Points that must not be built, with reasons."""
     ci: list[CiShape] = []
     """Cells that the tests build and import beside the real torch."""
-
-
-class BudgetShape(Shape):
-    """Upper bounds of size; MB is 10^6 bytes."""
-
-    wheel: Size
-    """The wheel file."""
-    library: Size
-    """The shared library in it, unpacked."""
-
-
-class ProfileShape(Shape):
-    """What is compiled in."""
-
-    summary: Sentence
-    """For whom it is, in one sentence."""
-    switches: Switches
-    """Upstream's switches that are on, without prefix."""
-    architectures: Architectures
-    """What the library must hold code for, exactly."""
-    budget: BudgetShape
-    """The sizes a package must keep."""
-
-
-class PackageShape(Shape):
-    """The names users meet."""
-
-    distribution: ProjectName
-    """On the index."""
-    package: Module
-    """In `import`."""
-    module: Module
-    """The interface module."""
-    version: Annotated[str, Field(pattern=_PACKAGE_VERSION)]
-    """Without local label."""
-    summary: Sentence
-    """One line for the wheel's metadata."""
-
-
-class MergeShape(Shape):
-    """Which sources are compiled together."""
-
-    units: Annotated[str, Field(pattern=_UNITS)]
-    """The names of the units it is for, as a shell matches file names; the first rule that matches a unit counts."""
-    vary: Annotated[list[Annotated[str, Field(pattern=_NAME_WORD)]], Field(min_length=1, json_schema_extra=_DISTINCT)]
-    """The words of a name in which sources of one unit may differ; the first parts a set that is too large."""
-    largest: Annotated[int, Field(ge=1)]
-    """The most sources of one unit; 1 keeps each by itself, whatever a later rule says."""
-
-
-class PromiseShape(Shape):
-    """What an import of the package must show, GPU or none."""
-
-    operators: Annotated[list[Module], Field(min_length=1, json_schema_extra=_DISTINCT)]
-    """The operators it registers with torch, in the namespace named like the package."""
-    function: Module
-    """A function of the interface module that takes q, k and v."""
-    guard: Sentence
-    """What that function says, among other things, where there is no GPU."""
-
-
-class RecipeFile(Shape):
-    """recipes/<name>/recipe.yaml: what to build."""
-
-    name: Name
-    """The recipe's name, which is its folder's."""
-    pin: PinName
-    """The upstream pin, from flash-attention/upstream.yaml."""
-    package: PackageShape
-    """The names users meet."""
-    promise: PromiseShape
-    """What an import must show."""
-    cudart: Literal["static", "shared"]
-    """How the CUDA runtime is linked."""
-    needed: Libraries
-    """The libraries in DT_NEEDED, beside the system's, exactly."""
-    needed_per_torch: Libraries | None = None
-    """The same for builds tied to one torch; without it there are none."""
-    default_profile: Name
-    """The profile built when none is asked for."""
-    profiles: Annotated[dict[Name, ProfileShape], Field(min_length=1)]
-    """Profiles by name."""
-    merge: dict[Name, MergeShape] = {}
-    """Which sources are compiled together, by a name for the rule, in order; left out, each is compiled by itself."""
 
 
 class DebianBaseShape(Shape):
@@ -321,7 +237,7 @@ class DebianBaseShape(Shape):
     """The release's code name."""
     moves: bool = False
     """Whether the release still gets new packages; then what was found first is not held to."""
-    packages: Annotated[list[Annotated[str, Field(pattern=_PACKAGE)]], Field(json_schema_extra=_DISTINCT)]
+    packages: Annotated[list[Annotated[str, Field(pattern=_PACKAGE)]], Field(json_schema_extra=DISTINCT)]
     """What is installed beside the minimal system."""
     floor: Annotated[str, Field(pattern=_TAG)]
     """The newest platform tag that a wheel linked on it may have."""

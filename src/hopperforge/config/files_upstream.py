@@ -13,9 +13,9 @@ from hopperforge.config.files import (
     Sentence,
     Sha256,
     Shape,
-    Switch,
     worded,
 )
+from hopperforge.config.files_recipe import Switch
 
 _SDIST = worded(r"^[A-Za-z0-9_.+-]+\.tar\.gz$", "is not the file name of a .tar.gz source distribution")
 _URL = worded(r"^https://\S+$", "is not an https address")

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hopperforge.config.checks import check_bases, check_matrix, check_recipe, check_upstream
-from hopperforge.config.convert import to_images, to_matrix, to_pin, to_recipe
-from hopperforge.config.files import BasesFile, MatrixFile, RecipeFile
+from hopperforge.config.checks import check_bases, check_matrix, check_upstream
+from hopperforge.config.checks_recipe import check_lenders, check_recipe
+from hopperforge.config.convert import to_images, to_matrix, to_pin, to_recipes
+from hopperforge.config.files import BasesFile, MatrixFile
+from hopperforge.config.files_recipe import RecipeFile
 from hopperforge.config.files_upstream import UpstreamFile
 from hopperforge.config.problems import Problem
 from hopperforge.config.shape import Shape, check_shape
@@ -38,6 +40,13 @@ class Project:
     switches: frozenset[str]
     images: ImageFacts | None = None
 
+    def pin_of(self, recipe: Recipe) -> UpstreamPin:
+        """The pin of a recipe's kernels; where it brings them itself, one of that name with nothing of upstream's."""
+        if recipe.kernels is not None:
+            name = f"recipes-{recipe.name}"
+            return UpstreamPin(name=name, commit="", epoch=recipe.kernels.epoch, trees={}, origins=())
+        return self.pins[str(recipe.pin)]
+
 
 def load_project(root: Path) -> Project:
     """Read the facts under `root`; InputError lists every problem of every file, by file and line."""
@@ -50,7 +59,7 @@ def load_project(root: Path) -> Project:
         raise _refusal(problems)
     return Project(
         matrix=to_matrix(matrix),
-        recipes={folder.name: to_recipe(shape, folder) for folder, shape in recipes.items()},
+        recipes=to_recipes(recipes),
         pins={name: to_pin(name, pin) for name, pin in upstream.pins.items()},
         switches=frozenset(upstream.switches),
         images=None if images is None else to_images(images),
@@ -87,13 +96,18 @@ def _read_recipes(root: Path, upstream: Tree | None, problems: list[Problem]) ->
     switches = {name for name, _ in upstream.items("switches")} if upstream else set()
     check = functools.partial(check_recipe, pins=pins, switches=switches)
     recipes: dict[Path, RecipeFile] = {}
+    trees: dict[str, Tree] = {}
     paths = sorted((root / RECIPES).glob("*/recipe.yaml"))
     if not paths:
         problems.append(Problem(RECIPES, 1, 1, "no folder here holds a recipe.yaml"))
     for path in paths:
-        _, shape = _read(root, path.relative_to(root).as_posix(), RecipeFile, check, problems)
+        file = path.relative_to(root).as_posix()
+        tree, shape = _read(root, file, RecipeFile, check, problems)
         if shape is not None:
             recipes[path.parent] = shape
+        if tree is not None:
+            trees[file] = tree
+    problems += check_lenders(trees)
     return recipes
 
 

@@ -4,7 +4,7 @@
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final, TypeVar
@@ -12,6 +12,7 @@ from typing import Final, TypeVar
 from hopperforge.config.problems import nearest, perhaps
 from hopperforge.config.project import Project
 from hopperforge.errors import InputError
+from hopperforge.model.recipe import Recipe
 from hopperforge.model.request import DASK, Kernels, Merge, Request, ToolkitChoice
 from hopperforge.model.versions import PythonVersion, ToolkitVersion, TorchVersion
 
@@ -69,8 +70,24 @@ def parse_words(words: Sequence[str], project: Project) -> Request:
         toolkit=ToolkitChoice(reader.named("toolkit", tuple(ToolkitChoice)) or ToolkitChoice.AUTO),
         everything=ALL in words,
     )
-    _refuse([*reader.split.problems, *_contradictions(request)])
+    unbound = [] if recipe is None else _unbound(reader.split.values, project.recipes[recipe])
+    _refuse([*reader.split.problems, *_contradictions(request), *unbound])
     return request
+
+
+def _unbound(given: Mapping[str, Sequence[str]], recipe: Recipe) -> list[str]:
+    """Say which words mean nothing to a recipe, for its front binds to no framework or is its own."""
+    found = []
+    if not recipe.front.kind.binds_torch:
+        found += [
+            f"{word}={','.join(given[word])}: recipe {recipe.name} binds to no torch and no Python, so one package "
+            f"serves them all; leave {word}= out"
+            for word in ("torch", "python")
+            if word in given
+        ]
+    if recipe.front.kind.own and given.get("kernels") == [Kernels.INLINE]:
+        found.append(f"kernels=inline is upstream's own build, which recipe {recipe.name} is not of")
+    return found
 
 
 def _contradictions(request: Request) -> list[str]:

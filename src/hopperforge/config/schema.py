@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from hopperforge.config.files import BasesFile, MatrixFile, RecipeFile
+from hopperforge.config.files import BasesFile, MatrixFile
+from hopperforge.config.files_recipe import RecipeFile
 from hopperforge.config.files_upstream import UpstreamFile
 
 SCHEMAS: Final[Mapping[str, type[BaseModel]]] = {

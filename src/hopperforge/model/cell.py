@@ -13,33 +13,35 @@ from hopperforge.model.versions import CudaVersion, PythonVersion, ToolkitVersio
 
 
 class AbiClass(StrEnum):
-    """How tightly a build is tied to torch: by the stable ABI (any torch >= the floor) or to one release line."""
+    """How tightly a build is tied to torch: by the stable ABI (any torch >= the floor), to one line, or not at all."""
 
     STABLE = "stable"
     PER_TORCH = "per-torch"
+    NONE = "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Cell:
-    """One point of the matrix."""
+    """One point of the matrix; `torch` and `python` are None where the recipe binds to no framework."""
 
     recipe: str
     profile: str
     cuda: ToolkitVersion
-    torch: TorchVersion
-    python: PythonVersion
+    torch: TorchVersion | None
+    python: PythonVersion | None
     platform: str
 
     def __str__(self) -> str:
-        return f"{self.recipe}/{self.profile} cuda {self.cuda} torch {self.torch} python {self.python} {self.platform}"
+        framework = "" if self.torch is None else f"torch {self.torch} python {self.python} "
+        return f"{self.recipe}/{self.profile} cuda {self.cuda} {framework}{self.platform}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
-    """A cell that can be built; `runtime` is the CUDA of the torch build it was paired with."""
+    """A cell that can be built; `runtime` is the CUDA of the torch build it was paired with, None without a torch."""
 
     cell: Cell
-    runtime: CudaVersion
+    runtime: CudaVersion | None
     abi: AbiClass
 
 
@@ -84,12 +86,16 @@ def _unless_hidden(verdict: Accepted, kept: Mapping[tuple[str, ...], ToolkitVers
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Build:
-    """The thing that serves one or more cells with the same bytes; `torch` is what the front binds against."""
+    """The thing that serves one or more cells with the same bytes.
+
+    `torch` is what the front binds against, None if it binds to no framework; `profile` has the architectures that the
+    toolkit knows.
+    """
 
     recipe: Recipe
     profile: Profile
     cuda: ToolkitVersion
-    torch: TorchVersion
+    torch: TorchVersion | None
     abi: AbiClass
     platform: str
     kernels: Kernels
@@ -102,7 +108,7 @@ class Build:
         A build by upstream's own means says so: it is there to be compared with, never to be taken for the other.
         """
         parts = [self.cuda.label]
-        if self.abi is AbiClass.PER_TORCH:
+        if self.abi is AbiClass.PER_TORCH and self.torch is not None:
             parts[0] += f"torch{self.torch.major}"
             parts.append(str(self.torch.minor))
         if self.profile.name != self.recipe.default_profile:
@@ -115,7 +121,7 @@ class Build:
     def needed(self) -> frozenset[str]:
         """The exact set of non-system libraries in DT_NEEDED of this ABI class."""
         match self.abi:
-            case AbiClass.STABLE:
+            case AbiClass.STABLE | AbiClass.NONE:
                 return self.recipe.needed
             case AbiClass.PER_TORCH:
                 return self.recipe.needed_per_torch or frozenset()

@@ -28,6 +28,14 @@ class TorchFact:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JaxFact:
+    """The jaxlib that jax fronts take the headers of XLA's FFI from: its full number, and a build of it."""
+
+    release: str
+    wheel: PinnedFile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CiCell:
     """A cell that the tests build and import on every change; `engine` is where."""
 
@@ -53,7 +61,8 @@ class Matrix:
     `default_toolkit` compiles when none is asked for; None means the newest at hand.
     `stable_floor` is the oldest torch with the stable ABI that upstream's flash_api_stable.cpp needs:
     a front bound against its headers serves every later torch, an older torch takes a front of its own. `platforms`
-    says of each why it is declared only, or None where it can be built. `ci` are the cells that the tests prove.
+    says of each why it is declared only, or None where it can be built; `jax` is what jax fronts are bound with. `ci`
+    are the cells that the tests prove.
     """
 
     toolkits: Mapping[ToolkitVersion, ToolkitFact]
@@ -64,3 +73,4 @@ class Matrix:
     exclusions: tuple[Exclusion, ...]
     ci: tuple[CiCell, ...]
     default_toolkit: ToolkitVersion | None = None
+    jax: JaxFact | None = None

@@ -1,10 +1,11 @@
 """Recipes: what to build, as recipes/<name>/recipe.yaml declares it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from hopperforge.model.front import Front, OwnKernels
 from hopperforge.model.profile import Profile
 
 
@@ -61,16 +62,20 @@ class Recipe:
 
     `needed` is the exact set of non-system libraries in DT_NEEDED; `needed_per_torch` is that set for builds tied to
     one torch, None where the recipe makes no such builds. Of the rules of `merge` the first that matches a unit counts.
+    `pin` is None where the recipe brings its kernels itself, which `kernels` then tells of; `promise` is None where
+    nothing of the package is imported.
     """
 
     name: str
     folder: Path
-    pin: str
+    pin: str | None
     package: PackageNames
-    promise: Promise
+    promise: Promise | None
     cudart: Cudart
     needed: frozenset[str]
     default_profile: str
     profiles: Mapping[str, Profile]
     needed_per_torch: frozenset[str] | None = None
     merge: tuple[MergeRule, ...] = ()
+    front: Front = field(default_factory=Front)
+    kernels: OwnKernels | None = None

@@ -14,13 +14,19 @@ from pydantic import ConfigDict, PlainSerializer, PlainValidator, TypeAdapter, V
 
 from hopperforge.errors import InputError
 from hopperforge.model.cell import Accepted
+from hopperforge.model.front import FrontKind
 from hopperforge.model.request import Kernels
 from hopperforge.model.toolkit import ToolkitOrigin
 from hopperforge.model.versions import CudaVersion, PythonVersion, ToolkitVersion, TorchVersion
 from hopperforge.model.wheel import GateResult
 
-RECORD_FORMAT: Final = 3
-"""Format 1, from before units had several sources, and 2, from before bills of materials, are read as well."""
+RECORD_FORMAT: Final = 4
+"""Read as well: 1, from before units had several sources; 2, from before bills of materials; 3, of torch alone."""
+
+TORCH: Final = "torch"
+"""The name of the framework that torch fronts are bound with."""
+
+_FORMAT_WITH_BILL: Final = 3
 
 REPRODUCTION: Final = "reproduction"
 """The field of the file that `reproduce` writes and `record` joins."""
@@ -66,13 +72,16 @@ class WheelFacts:
 @with_config(_STRICT)
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class ServedCell:
-    """A cell the package serves; `runtime` is the CUDA of the torch build it was paired with."""
+    """A cell the package serves; `runtime` is the CUDA of the torch build it was paired with.
+
+    Where the package binds to no framework `torch`, `python` and `runtime` are None.
+    """
 
     cuda: _Toolkit
-    torch: _Torch
-    python: _Python
+    torch: _Torch | None
+    python: _Python | None
     platform: str
-    runtime: _Cuda
+    runtime: _Cuda | None
 
     @classmethod
     def of(cls, accepted: Accepted) -> "ServedCell":
@@ -86,7 +95,10 @@ class ServedCell:
 @with_config(_STRICT)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceFacts:
-    """Upstream's source as it was compiled: the pin, the tree hashes that were checked, the patches by sha256."""
+    """Upstream's source as it was compiled: the pin, the tree hashes that were checked, the patches by sha256.
+
+    Where a recipe brings its kernels itself `commit` is empty, and `trees` has what it brings.
+    """
 
     pin: str
     commit: str
@@ -147,11 +159,35 @@ class PackFacts:
 
 @with_config(_STRICT)
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FrontFacts:
-    """The front: the torch whose headers it was bound with, its flags, and the tools that wrote the wheel."""
+class FrameworkFacts:
+    """A framework by the wheel its headers were taken from."""
 
-    torch_release: str
-    torch_wheel_sha256: str
+    name: str
+    release: str
+    wheel_sha256: str
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileFacts:
+    """A file that is handed on beside the wheel; its size in bytes."""
+
+    file: str
+    sha256: str
+    size: int
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrontFacts:
+    """The front: the framework whose headers it was bound with, its flags, and the tools that wrote the wheel.
+
+    `framework` is None where it was bound with none; `sources` has the recipe's own sources by sha256.
+    """
+
+    kind: FrontKind
+    framework: FrameworkFacts | None
+    sources: Mapping[str, str]
     flags: tuple[str, ...]
     tools: Mapping[str, str]
 
@@ -200,18 +236,19 @@ class Reproduction:
 class Record:
     """Everything that went into a package and what was proven.
 
-    `image` is None for a build on the host; `pack` is None where upstream's own build compiled the kernels; `licences`
-    are the files of dist-info/licenses by sha256 and `sbom` is the sha256 of the bill of materials inside, empty and
-    None in packages from before these were; `gpu` is None until the smoke tests passed on a GPU, then their gpu.json
-    as it is; `reproduced` are the rebuilds that gave the same bytes; `made_by` is None in packages of
-    format 2; `timings` are wall seconds by stage; `created` is
-    a UTC time in text.
+    `tarball` is the same package without pip, None where there is none; `image` is None for a build on the host; `pack`
+    is None where upstream's own build compiled the kernels; `licences` are the files of dist-info/licenses by sha256
+    and `sbom` is the sha256 of the bill of materials inside, empty and None in packages from before these were; `gpu`
+    is None until the smoke tests passed on a GPU, then their gpu.json as it is; `reproduced` are the rebuilds that gave
+    the same bytes; `made_by` is None in packages of format 2; `timings` are wall seconds by stage; `created` is a UTC
+    time in text.
     """
 
-    format: Literal[3]
+    format: Literal[4]
     name: str
     version: str
     wheel: WheelFacts
+    tarball: FileFacts | None
     build_key: str
     recipe: str
     profile: str
@@ -276,10 +313,13 @@ def _renewed(data: bytes) -> bytes:
     except (ValueError, RecursionError):
         return data
     match document:
-        case {"format": 1 | 2 as before} if not isinstance(before, bool | float):
+        case {"format": 1 | 2 | 3 as before} if not isinstance(before, bool | float):
             if before == 1:
                 _name_sources(document.get("pack"))
-            added: dict[str, Any] = {"licences": {}, "sbom": None, "reproduced": [], "made_by": None}
+            _name_framework(document.get("front"))
+            added: dict[str, Any] = {"tarball": None}
+            if before < _FORMAT_WITH_BILL:
+                added |= {"licences": {}, "sbom": None, "reproduced": [], "made_by": None}
             return json.dumps({**added, **document, "format": RECORD_FORMAT}).encode()
         case _:
             return data
@@ -292,6 +332,17 @@ def _name_sources(pack: object) -> None:
             for unit in units:
                 if isinstance(unit, dict):
                     unit["sources"] = [unit.get("path")]
+        case _:
+            pass
+
+
+def _name_framework(front: object) -> None:
+    """Say what went without saying until format 3: that the front is upstream's, bound to a torch."""
+    match front:
+        case {"torch_release": release, "torch_wheel_sha256": sha256} if isinstance(front, dict):
+            del front["torch_release"], front["torch_wheel_sha256"]
+            front["framework"] = {"name": TORCH, "release": release, "wheel_sha256": sha256}
+            front["kind"], front["sources"] = FrontKind.TORCH_UPSTREAM.value, {}
         case _:
             pass
 

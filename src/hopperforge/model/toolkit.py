@@ -4,9 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Final
 
 from hopperforge.model.keys import content_key
 from hopperforge.model.versions import ToolkitVersion
+
+OLDEST_ARCHITECTURE: Final = "sm_50"
+"""What every toolkit compiles for that says nothing else."""
 
 
 class ToolkitOrigin(StrEnum):
@@ -79,7 +83,8 @@ class ToolkitFact:
     `gcc_max` the newest gcc major nvcc accepts; `compress` the words by which nvcc compresses machine code so that
     `driver` can read it, empty for code as it is. `wheels` and `debian` are the origin registry, `redist` and `image`
     those of their names, empty or None where there is none. `ptxas` is the wheel whose assembler takes the place of
-    the toolkit's own, None where the version names none.
+    the toolkit's own, None where the version names none. `oldest` is the least compute capability that it compiles for
+    (75 of sm_75).
     """
 
     version: ToolkitVersion
@@ -93,6 +98,7 @@ class ToolkitFact:
     image: str | None = None
     ptxas: PinnedFile | None = None
     compress: tuple[str, ...] = ()
+    oldest: int = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

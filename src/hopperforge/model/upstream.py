@@ -50,7 +50,8 @@ class UpstreamPin:
     """A commit and the git tree hash of every folder we use, all files taken as mode 644.
 
     `trees` maps a folder ("hopper", "csrc/cutlass/include") to its hash; `epoch` is the SOURCE_DATE_EPOCH
-    of everything built from the pin, in seconds; `licences` go into every package.
+    of everything built from the pin, in seconds; `licences` go into every package. The pin of a recipe that brings its
+    kernels itself has no commit, no trees and no origins.
     """
 
     name: str

@@ -27,6 +27,15 @@ class RepairedWheel:
     platform_tags: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tarball:
+    """The folder of a package as a `.tar.zst`, for those who have no pip; its size in bytes."""
+
+    path: Path
+    sha256: str
+    size: int
+
+
 @with_config(ConfigDict(extra="forbid", strict=True))  # it is read back from records
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateResult:
@@ -56,7 +65,10 @@ class ImportProof:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifiedWheel:
-    """A wheel that passed every gate; sizes in bytes, `library_size` that of the one shared library inside."""
+    """A wheel that passed every gate; sizes in bytes, `library_size` that of the one shared library inside.
+
+    `tarball` is the same package without pip, None where there is none.
+    """
 
     path: Path
     platform_tags: tuple[str, ...]
@@ -64,3 +76,4 @@ class VerifiedWheel:
     size: int
     library_size: int
     gates: tuple[GateResult, ...]
+    tarball: Tarball | None = None

@@ -33,14 +33,15 @@ def rebuild_words(record: Record) -> tuple[str, ...]:
 
     A toolkit that was installed on the machine may come from anywhere now: it is compared by hash.
     """
-    cells = record.cells
+    torches = sorted({cell.torch for cell in record.cells if cell.torch is not None})
+    pythons = sorted({cell.python for cell in record.cells if cell.python is not None})
     merged = record.pack is not None and any(len(unit.sources) > 1 for unit in record.pack.units)
     return (
         f"recipe={record.recipe}",
         f"profile={record.profile}",
         f"cuda={record.toolkit.version}",
-        f"torch={','.join(map(str, sorted({cell.torch for cell in cells})))}",
-        f"python={','.join(map(str, sorted({cell.python for cell in cells})))}",
+        *((f"torch={','.join(map(str, torches))}",) if torches else ()),
+        *((f"python={','.join(map(str, pythons))}",) if pythons else ()),
         f"kernels={record.kernels}",
         f"merge={Merge.ON if merged else Merge.OFF}",
         *((f"toolkit={record.toolkit.origin}",) if record.toolkit.origin in _FETCHED else ()),
@@ -90,14 +91,26 @@ def _outputs(before: Record, after: Record) -> Iterable[_Compared]:
     yield from _units(before.pack, after.pack)
     yield "pack", "the pack", _pack(before), _pack(after)
     yield "front", "the version", before.version, after.version
-    yield "front", "torch's wheel", before.front.torch_wheel_sha256, after.front.torch_wheel_sha256
+    yield "front", "the kind", before.front.kind, after.front.kind
+    yield "front", "the framework's wheel", _framework(before), _framework(after)
+    yield from _mapped("front", before.front.sources, after.front.sources)
     yield "front", "the flags", " ".join(before.front.flags), " ".join(after.front.flags)
     yield from _mapped("front", before.front.tools, after.front.tools)
     yield from _mapped("front", before.licences, after.licences)
     yield "front", "the library's size", str(before.wheel.library_size), str(after.wheel.library_size)
     yield "repair", "the file's name", before.wheel.file, after.wheel.file
     yield "repair", "the bill of materials", before.sbom or _NOTHING, after.sbom or _NOTHING
+    yield "repair", "the tarball", _tarball(before), _tarball(after)
     yield "wheel", "the wheel", before.wheel.sha256, after.wheel.sha256
+
+
+def _tarball(record: Record) -> str:
+    return record.tarball.sha256 if record.tarball else _NOTHING
+
+
+def _framework(record: Record) -> str:
+    framework = record.front.framework
+    return f"{framework.name} {framework.release} {framework.wheel_sha256}" if framework else _NOTHING
 
 
 def _pack(record: Record) -> str:

@@ -55,7 +55,9 @@ class Contents:
         found |= {f"toolkit/{part}": digest for part, digest in self.toolkit.fingerprint.items()}
         found |= {f"host-compiler/{part}": digest for part, digest in self.host_compiler.fingerprint.items()}
         found |= {f"licence/{name}": digest for name, digest in self.licences.items()}
-        found["torch"] = self.front.torch_wheel_sha256
+        found |= {f"front/{path}": digest for path, digest in self.front.sources.items()}
+        if self.front.framework is not None:
+            found[self.front.framework.name] = self.front.framework.wheel_sha256
         if self.static_runtime is not None:
             found["cuda-runtime"] = self.static_runtime
         if self.image is not None:

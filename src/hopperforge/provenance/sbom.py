@@ -78,25 +78,29 @@ def _root(contents: Contents) -> Component:
 def _shipped(contents: Contents) -> Iterable[Component]:
     """What is in the package, or in the process with it."""
     source, runtime = contents.source, contents.static_runtime
-    yield Component(
-        name="flash-attention",
-        version=source.pin,
-        type=ComponentType.LIBRARY,
-        bom_ref="source",
-        scope=ComponentScope.REQUIRED,
-        purl=PackageURL("github", "dao-ailab", "flash-attention", source.commit),
-        licenses=[_BSD],
-        pedigree=Pedigree(
-            commits=[Commit(uid=source.commit, url=XsUri(f"{_UPSTREAM}/commit/{source.commit}"))],
-            patches=[
-                Patch(type=PatchClassification.UNOFFICIAL, diff=Diff(url=XsUri(f"patches/{source.pin}/{name}")))
-                for name in source.patches
+    yield (
+        _own_kernels(contents)
+        if not source.commit
+        else Component(
+            name="flash-attention",
+            version=source.pin,
+            type=ComponentType.LIBRARY,
+            bom_ref="source",
+            scope=ComponentScope.REQUIRED,
+            purl=PackageURL("github", "dao-ailab", "flash-attention", source.commit),
+            licenses=[_BSD],
+            pedigree=Pedigree(
+                commits=[Commit(uid=source.commit, url=XsUri(f"{_UPSTREAM}/commit/{source.commit}"))],
+                patches=[
+                    Patch(type=PatchClassification.UNOFFICIAL, diff=Diff(url=XsUri(f"patches/{source.pin}/{name}")))
+                    for name in source.patches
+                ],
+            ),
+            components=[
+                *(_tree(f"source/{path}", path, digest) for path, digest in source.trees.items() if path != CUTLASS),
+                *(_file(f"patch/{name}", name, digest) for name, digest in source.patches.items()),
             ],
-        ),
-        components=[
-            *(_tree(f"source/{path}", path, digest) for path, digest in source.trees.items() if path != CUTLASS),
-            *(_file(f"patch/{name}", name, digest) for name, digest in source.patches.items()),
-        ],
+        )
     )
     if CUTLASS in source.trees:
         yield Component(
@@ -119,15 +123,41 @@ def _shipped(contents: Contents) -> Iterable[Component]:
             licenses=[_NVIDIA],
             hashes=[_sha256(runtime)],
         )
-    yield Component(
-        name="torch",
-        version=contents.front.torch_release,
+    if contents.front.sources:
+        yield Component(
+            name="front",
+            version=contents.version,
+            type=ComponentType.LIBRARY,
+            bom_ref="front",
+            scope=ComponentScope.REQUIRED,
+            description="the recipe's own sources, bound to the kernels",
+            licenses=[_BSD],
+            components=[_file(f"front/{path}", path, digest) for path, digest in contents.front.sources.items()],
+        )
+    framework = contents.front.framework
+    if framework is not None:
+        yield Component(
+            name=framework.name,
+            version=framework.release,
+            type=ComponentType.LIBRARY,
+            bom_ref=framework.name,
+            scope=ComponentScope.REQUIRED,
+            description="bound against its headers; not packed in",
+            purl=PackageURL("pypi", None, framework.name, framework.release),
+            hashes=[_sha256(framework.wheel_sha256)],
+        )
+
+
+def _own_kernels(contents: Contents) -> Component:
+    """The kernels of a recipe that brings them itself."""
+    return Component(
+        name=contents.source.pin,
+        version=contents.version,
         type=ComponentType.LIBRARY,
-        bom_ref="torch",
+        bom_ref="source",
         scope=ComponentScope.REQUIRED,
-        description="bound against its headers; not packed in",
-        purl=PackageURL("pypi", None, "torch", contents.front.torch_release),
-        hashes=[_sha256(contents.front.torch_wheel_sha256)],
+        licenses=[_BSD],
+        components=[_tree(f"source/{path}", path, digest) for path, digest in contents.source.trees.items()],
     )
 
 
@@ -208,7 +238,7 @@ def _misnamed(document: Mapping[str, Any], contents: Contents) -> Iterable[str]:
     for field, value in expected.items():
         if root.get(field) != value:
             yield f"{field} is {root.get(field)}, expected {value}"
-    if commits != [contents.source.commit]:
+    if commits != ([contents.source.commit] if contents.source.commit else []):
         yield f"the commits are {commits}, expected {contents.source.commit}"
 
 

@@ -65,9 +65,10 @@ def _predicate(record: Record, key_id: str) -> dict[str, JsonValue]:
 
 def _dependencies(record: Record) -> Iterable[dict[str, JsonValue]]:
     source = record.source
-    yield {"uri": f"{_UPSTREAM}@{source.commit}", "digest": {"gitCommit": source.commit}}
+    if source.commit:
+        yield {"uri": f"{_UPSTREAM}@{source.commit}", "digest": {"gitCommit": source.commit}}
     for folder, tree in source.trees.items():
-        yield {"name": folder, "digest": {"gitTree": tree}}
+        yield {"name": folder, "digest": {"gitTree" if source.commit else "sha256": tree}}
     if record.made_by is not None and record.made_by.commit is not None:
         yield {
             "name": "hopperforge",
@@ -78,13 +79,16 @@ def _dependencies(record: Record) -> Iterable[dict[str, JsonValue]]:
         ("patch", source.patches),
         ("toolkit", record.toolkit.fingerprint),
         ("host-compiler", record.host_compiler.fingerprint),
+        ("front", record.front.sources),
     ):
         for name, digest in parts.items():
             yield {"name": f"{kind}/{name}", "digest": {"sha256": digest}}
-    yield {
-        "uri": f"pkg:pypi/torch@{record.front.torch_release}",
-        "digest": {"sha256": record.front.torch_wheel_sha256},
-    }
+    framework = record.front.framework
+    if framework is not None:
+        yield {
+            "uri": f"pkg:pypi/{framework.name}@{framework.release}",
+            "digest": {"sha256": framework.wheel_sha256},
+        }
     if record.image is not None:
         yield {"name": f"base/{record.image.base}", "digest": {"sha256": record.image.base_id}}
 

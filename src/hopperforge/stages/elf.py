@@ -23,12 +23,15 @@ class Library:
     """The dynamic section and symbol table of a shared library.
 
     `needed` is DT_NEEDED in order, `search_paths` DT_RPATH and DT_RUNPATH, `exports` the defined dynamic symbols
-    others can bind to, `versions` each versioned symbol it takes from others: ("pthread_create", "GLIBC_2.34").
+    others can bind to, `imports` those it wants of others, `soname` DT_SONAME, `versions` each versioned symbol it
+    takes from others: ("pthread_create", "GLIBC_2.34").
     """
 
     needed: tuple[str, ...]
     search_paths: tuple[str, ...]
     exports: tuple[str, ...]
+    imports: tuple[str, ...]
+    soname: str | None
     versions: tuple[tuple[str, str], ...]
 
 
@@ -41,6 +44,8 @@ def read_library(data: bytes) -> Library:
             needed=tuple(_texts(dynamic, "needed")),
             search_paths=(*_texts(dynamic, "rpath"), *_texts(dynamic, "runpath")),
             exports=tuple(sorted(_exports(symbols))),
+            imports=tuple(sorted(_imports(symbols))),
+            soname=next(_texts(dynamic, "soname"), None),
             versions=tuple(sorted(_versions(elf, symbols))),
         )
     except (ELFError, ConstructError, *_OF_DAMAGE) as error:
@@ -71,6 +76,12 @@ def _exports(symbols: SymbolTableSection) -> Iterator[str]:
         defined = symbol["st_shndx"] != "SHN_UNDEF"
         shared = symbol["st_info"]["bind"] != "STB_LOCAL"  # global, weak, and GNU's unique
         if defined and shared and symbol["st_other"]["visibility"] in _VISIBLE:
+            yield symbol.name
+
+
+def _imports(symbols: SymbolTableSection) -> Iterator[str]:
+    for symbol in symbols.iter_symbols():
+        if symbol["st_shndx"] == "SHN_UNDEF" and symbol.name:
             yield symbol.name
 
 

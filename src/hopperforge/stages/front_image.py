@@ -23,7 +23,8 @@ from hopperforge.run.files import make_folder, storage_guard, temporary_folder
 from hopperforge.run.process import Completed, run
 from hopperforge.run.workspace import Workspace
 from hopperforge.setup_job import SHIM, job_environment, write_job
-from hopperforge.stages.front_torch import FrontInputs, Places, add_own_files, api_job
+from hopperforge.stages.front_inputs import FrontInputs
+from hopperforge.stages.front_torch import Places, add_own_files, api_job
 from hopperforge.stages.image import CUDA_HOME
 from hopperforge.stages.patch import lay_out
 from hopperforge.stages.repair import EXCLUDED, finish

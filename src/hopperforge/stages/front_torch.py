@@ -7,33 +7,27 @@ of its wheel; nothing is imported from it.
 import hashlib
 import shutil
 import sys
-import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import ninja
 
-from hopperforge.errors import CompileError, InputError
-from hopperforge.model.cell import AbiClass, Build
-from hopperforge.model.image import Image
+from hopperforge.errors import CompileError
+from hopperforge.model.cell import Build
 from hopperforge.model.keys import content_key
 from hopperforge.model.machine import Sizing
 from hopperforge.model.matrix import TorchFact
 from hopperforge.model.pack import KernelPack
 from hopperforge.model.recipe import Cudart
 from hopperforge.model.request import Kernels
-from hopperforge.model.toolkit import HostCompiler, PinnedFile, Toolkit, ToolkitFact
-from hopperforge.model.upstream import PatchedSource
 from hopperforge.model.wheel import RawWheel
 from hopperforge.provenance.contents import EXPRESSION
-from hopperforge.run.engine import ON_HOST, Engine
 from hopperforge.run.files import sha256_file, storage_guard, temporary_folder, write_atomic
 from hopperforge.run.process import run
 from hopperforge.run.workspace import Workspace
 from hopperforge.setup_job import SHIM, ApiJob, job_environment, shim_hashes, write_job
+from hopperforge.stages.front_inputs import FrontInputs, build_info, licence_hashes, requirements, writers
 from hopperforge.stages.patch import lay_out
 from hopperforge.stages.repair import repair_settings
 from hopperforge.stages.torch_kit import TorchKit
@@ -43,34 +37,6 @@ _CUDART: Final = {
     Cudart.STATIC: ("-l:libcudart_static.a", "-ldl", "-lrt", "-lpthread"),
     Cudart.SHARED: ("-lcudart",),
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FrontInputs:
-    """What decides a torch front's bytes, beside the kernels.
-
-    `toolkit` and `compiler` are where the engine's commands find them; `licences` are the texts that the package hands
-    on, by name; `image` is None on the host.
-    """
-
-    build: Build
-    source: PatchedSource
-    toolkit: Toolkit
-    toolkit_fact: ToolkitFact
-    compiler: HostCompiler
-    torch_fact: TorchFact
-    licences: Mapping[str, bytes] = field(default_factory=dict)
-    engine: Engine = ON_HOST
-    image: Image | None = None
-
-    @property
-    def torch_wheel(self) -> PinnedFile:
-        """The torch build the front binds against; the matrix names one for every torch a build can have."""
-        if self.torch_fact.wheel is None:
-            raise InputError(
-                f"matrix.yaml pins no wheel for torch {self.torch_fact.version}", hint="add `wheel:` to that torch"
-            )
-        return self.torch_fact.wheel
 
 
 def link_arguments(build: Build, *, toolkit: str, torch_lib: str, exports: str) -> tuple[str, ...]:
@@ -101,14 +67,6 @@ def compile_arguments(fact: TorchFact) -> tuple[str, ...]:
     return (f"-std=c++{fact.cxx_standard}", f"-D_GLIBCXX_USE_CXX11_ABI={int(fact.cxx11_abi)}")
 
 
-def writers(image: Image | None) -> dict[str, str]:
-    """List what writes a wheel's bytes beside the compilers, with versions; those of the end are always this one's."""
-    names = ("setuptools", "auditwheel")
-    found = {name: version(name) if image is None else image.tools[name] for name in names}
-    ours = {"cyclonedx-python-lib": version("cyclonedx-python-lib"), "zlib": zlib.ZLIB_RUNTIME_VERSION}
-    return found | ours
-
-
 def placeless_link(build: Build) -> tuple[str, ...]:
     """Make the link's arguments with names in place of folders, for keys and records."""
     return link_arguments(build, toolkit="toolkit", torch_lib="torch", exports="exports.map")
@@ -128,10 +86,10 @@ def build_key(inputs: FrontInputs, kernels: str, sbom: bytes) -> str:
             "front_tree": inputs.source.front_tree,
             "front_files": _front_files(build),
             "shim": shim_hashes(),
-            "info": _build_info(inputs),
+            "info": build_info(inputs),
             "repair": repair_settings(build.needed),
             "link": placeless_link(build),
-            "compile": compile_arguments(inputs.torch_fact),
+            "compile": compile_arguments(inputs.torch),
             "summary": build.recipe.package.summary,
             "licence": EXPRESSION,
             "licences": licence_hashes(inputs),
@@ -144,11 +102,6 @@ def build_key(inputs: FrontInputs, kernels: str, sbom: bytes) -> str:
             "image": "host" if inputs.image is None else inputs.image.id,
         },
     )
-
-
-def licence_hashes(inputs: FrontInputs) -> dict[str, str]:
-    """Hash the licences that go into the package, by the names they have there."""
-    return {name: hashlib.sha256(text).hexdigest() for name, text in inputs.licences.items()}
 
 
 def _front_files(build: Build) -> dict[str, str]:
@@ -209,25 +162,7 @@ def add_own_files(inputs: FrontInputs, folder: Path) -> None:
     shutil.copyfile(build.recipe.folder / "README.md", folder / "README.md")
     for name, text in inputs.licences.items():
         write_atomic(folder / "hopper" / name, text)
-    write_atomic(package / "_build.py", _build_info(inputs).encode())
-
-
-def _build_info(inputs: FrontInputs) -> str:
-    """Write what the import guard must know of this build as a Python module."""
-    build = inputs.build
-    facts: dict[str, object] = {
-        "VERSION": build.version,
-        "PROFILE": build.profile.name,
-        "CUDA": str(build.cuda.cuda),
-        "DRIVER": inputs.toolkit_fact.driver,
-        "TORCH": str(build.torch),
-        "TORCH_ABI": build.abi.value,
-        "CXX11_ABI": inputs.torch_fact.cxx11_abi,
-    }
-    lines = ['"""What this build contains; written by hopperforge."""', ""]
-    lines += [f"{name} = {value!r}" for name, value in facts.items()]
-    switches = ", ".join(repr(switch) for switch in sorted(build.profile.switches))
-    return "\n".join([*lines, f"SWITCHES = frozenset([{switches}])", ""])
+    write_atomic(package / "_build.py", build_info(inputs).encode())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,14 +186,14 @@ def api_job(inputs: FrontInputs, torch: TorchKit, places: Places, *, objects: tu
         cuda_home=places.cuda_home,
         torch=places.torch,
         torch_release=torch.release,
-        torch_cuda=str(inputs.torch_fact.index_cuda),
+        torch_cuda=str(inputs.torch.index_cuda),
         compiler=inputs.compiler.path,
         version=build.version,
         summary=build.recipe.package.summary,
         license=EXPRESSION,
-        requires=torch_requirement(build),
+        requires=requirements(build)[0],
         objects=objects,
-        compile=compile_arguments(inputs.torch_fact),
+        compile=compile_arguments(inputs.torch),
         link=link_arguments(
             build,
             toolkit=str(places.cuda_home),
@@ -269,12 +204,3 @@ def api_job(inputs: FrontInputs, torch: TorchKit, places: Places, *, objects: tu
         shim=places.shim,
         ninja=places.ninja,
     )
-
-
-def torch_requirement(build: Build) -> str:
-    """Say which torch the wheel needs, as Requires-Dist writes it."""
-    match build.abi:
-        case AbiClass.STABLE:
-            return f"torch>={build.torch}"
-        case AbiClass.PER_TORCH:
-            return f"torch=={build.torch}.*"

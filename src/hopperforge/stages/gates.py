@@ -6,6 +6,7 @@ Gates that run a program are in `stages.gates_tools`.
 
 import csv
 import email
+import fnmatch
 import functools
 import re
 from collections import Counter
@@ -83,7 +84,11 @@ def refuse_if(reasons: Iterable[str]) -> None:
 
 
 def library_name(wheel: WheelArchive) -> str:
-    """The member that is the extension's shared library; Refused unless there is exactly one."""
+    """The member that is the wheel's shared library; Refused unless there is exactly one."""
+    if wheel.library:
+        if wheel.library not in wheel.binaries:
+            raise Refused(f"the wheel holds no shared library {wheel.library}")
+        return wheel.library
     names = [name for name in wheel.binaries if name.endswith(LIBRARY_SUFFIX)]
     if len(names) != 1:
         raise Refused(f"the wheel holds {len(names)} shared libraries *{LIBRARY_SUFFIX} instead of one")
@@ -116,7 +121,7 @@ def metadata_gate(wheel: WheelArchive, *, distribution: str, version: str, requi
             *_tagged(wheel.text("WHEEL"), frozenset(map(str, tags))),
         ]
     )
-    return f"{name} {number}, {', '.join(requires)}, {', '.join(sorted(map(str, tags)))}"
+    return ", ".join([f"{name} {number}", *requires, *sorted(map(str, tags))])
 
 
 def _named(place: str, name: str, version: str, distribution: str, expected: str) -> Iterable[str]:
@@ -189,12 +194,12 @@ def needed_gate(wheel: WheelArchive, *, needed: frozenset[str]) -> str:
 
 
 @gate("bundled")
-def bundled_gate(wheel: WheelArchive) -> str:
-    """Check that the extension's library is the only binary, and nothing of torch or CUDA is packed in."""
+def bundled_gate(wheel: WheelArchive, *, programs: frozenset[str] = frozenset()) -> str:
+    """Check that the library and `programs` are the only binaries, and nothing of torch or CUDA is packed in."""
     own = library_name(wheel)
-    others = {*wheel.binaries, *(name for name in wheel.files if _FOREIGN.search(name))} - {own}
+    others = {*wheel.binaries, *(name for name in wheel.files if _FOREIGN.search(name))} - {own, *programs}
     refuse_if(f"{name} is packed in" for name in sorted(others))
-    return f"{own} is the only binary"
+    return f"{own} is the only binary" if not programs else f"{own} and {', '.join(sorted(programs))}: no other binary"
 
 
 @gate("paths")
@@ -249,13 +254,22 @@ def _source_hits(name: str, data: bytes) -> Iterable[str]:
 
 
 @gate("exports")
-def exports_gate(wheel: WheelArchive) -> str:
-    """Check that the library shows `PyInit_*` to the dynamic linker and nothing else."""
+def exports_gate(wheel: WheelArchive, *, symbols: tuple[str, ...] = ("PyInit_*",)) -> str:
+    """Check that the library shows to the dynamic linker what matches `symbols`, some of each, and nothing else."""
     exports = _library(wheel).exports
-    refuse_if(f"{name} is exported" for name in exports if not name.startswith("PyInit_"))
+    refuse_if(
+        [
+            *(
+                f"{name} is exported"
+                for name in exports
+                if not any(fnmatch.fnmatchcase(name, pattern) for pattern in symbols)
+            ),
+            *(f"no {pattern} is exported" for pattern in symbols if not fnmatch.filter(exports, pattern)),
+        ]
+    )
     if not exports:
-        raise Refused("no PyInit_* is exported")
-    return ", ".join(exports)
+        return "nothing, as the recipe says"
+    return ", ".join(exports[:_SHOWN]) + (f" and {len(exports) - _SHOWN} more" if len(exports) > _SHOWN else "")
 
 
 @gate("runpath")

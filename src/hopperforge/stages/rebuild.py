@@ -20,6 +20,9 @@ from hopperforge.stages.wheel_archive import read_wheel
 FETCHED: Final = ("files", "sources", "toolkits", "torches", "bases")
 COMPILED: Final = "store"
 _PROJECT: Final = ("matrix.yaml", "Dockerfile.build", "LICENSE", "recipes", "patches", "flash-attention", "image")
+_LEFT_OUT: Final[Mapping[str, tuple[str, ...]]] = {
+    "flash-attention": ("src",)
+}  # what was fetched; recipes' src is ours
 _REPORT_LINES: Final = 60
 
 
@@ -103,7 +106,7 @@ def copy_project(project: Path, into: Path, *, private: bool) -> Path:
     for name in _PROJECT:
         source = project / name
         if source.is_dir():
-            shutil.copytree(source, into / name, ignore=shutil.ignore_patterns("src", "__pycache__"))
+            shutil.copytree(source, into / name, ignore=shutil.ignore_patterns(*_LEFT_OUT.get(name, ()), "__pycache__"))
         elif source.is_file():
             make_folder(into)
             shutil.copy(source, into / name)

@@ -8,6 +8,7 @@ from hopperforge.model.pack import KernelPack
 from hopperforge.model.record import (
     RECORD_FORMAT,
     CompilerFacts,
+    FileFacts,
     FrontFacts,
     ImageFacts,
     PackFacts,
@@ -20,16 +21,11 @@ from hopperforge.model.record import (
     WheelFacts,
 )
 from hopperforge.model.upstream import PatchedSource
-from hopperforge.model.wheel import VerifiedWheel
+from hopperforge.model.wheel import Tarball, VerifiedWheel
 from hopperforge.provenance.contents import Contents
 from hopperforge.provenance.sbom import make_sbom
-from hopperforge.stages.front_torch import (
-    FrontInputs,
-    compile_arguments,
-    licence_hashes,
-    placeless_link,
-    writers,
-)
+from hopperforge.stages.front_inputs import FrontInputs, licence_hashes
+from hopperforge.stages.fronts import framework_facts, front_flags, front_sources, front_writers
 
 
 def make_record(
@@ -57,6 +53,7 @@ def make_record(
             library_size=verified.library_size,
             platform_tags=verified.platform_tags,
         ),
+        tarball=_tarball_facts(verified.tarball),
         build_key=build_key,
         recipe=build.recipe.name,
         profile=build.profile.name,
@@ -82,6 +79,12 @@ def make_record(
     )
 
 
+def _tarball_facts(tarball: Tarball | None) -> FileFacts | None:
+    if tarball is None:
+        return None
+    return FileFacts(file=tarball.path.name, sha256=tarball.sha256, size=tarball.size)
+
+
 def contents_of(inputs: FrontInputs) -> Contents:
     """Say what a package will be made of, before it is."""
     build, toolkit, compiler = inputs.build, inputs.toolkit, inputs.compiler
@@ -95,10 +98,11 @@ def contents_of(inputs: FrontInputs) -> Contents:
         host_compiler=CompilerFacts(version=compiler.version, fingerprint=compiler.fingerprint),
         image=_image_facts(inputs.image) if inputs.image is not None else None,
         front=FrontFacts(
-            torch_release=inputs.torch_fact.release,
-            torch_wheel_sha256=inputs.torch_wheel.sha256,
-            flags=(*compile_arguments(inputs.torch_fact), *placeless_link(build)),
-            tools=writers(inputs.image),
+            kind=build.recipe.front.kind,
+            framework=framework_facts(inputs),
+            sources=front_sources(inputs),
+            flags=front_flags(inputs),
+            tools=front_writers(inputs),
         ),
         licences=licence_hashes(inputs),
     )

@@ -52,7 +52,7 @@ def obtain_torch_kit(fact: TorchFact, workspace: Workspace) -> TorchKit:
         identify=lambda folder: _identify(folder, workspace),
         workspace=workspace,
     )
-    _drop_wheel(wheel, workspace)
+    drop_wheel(wheel, workspace)
     return TorchKit(version=fact.version, release=fact.release, root=root, wheel_sha256=wheel.sha256)
 
 
@@ -75,7 +75,8 @@ def _identify(root: Path, workspace: Workspace) -> dict[str, str]:
     return dict(fingerprint(parts, {_HEADERS: root / _HEADERS}, workspace.cache))
 
 
-def _drop_wheel(wheel: PinnedFile, workspace: Workspace) -> None:
+def drop_wheel(wheel: PinnedFile, workspace: Workspace) -> None:
+    """Remove a wheel that was unpacked from the cache, and say so."""
     path = cached_path(wheel, workspace)
     if path.is_file():
         size = path.stat().st_size

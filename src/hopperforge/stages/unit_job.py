@@ -24,8 +24,8 @@ from hopperforge.run.workspace import Workspace
 
 SOURCE: Final = "unit.cu"
 OBJECT: Final = "unit.o"
-LINKS: Final = ("hopper", "csrc")
-"""The trees of the patched source that a unit includes files of."""
+LINKS: Final = ("hopper", "csrc", "kernels")
+"""The trees of a source that a unit includes files of: upstream's, or a recipe's own; one leads nowhere then."""
 
 _LOCK_POLL_SECONDS: Final = 0.2
 

@@ -1,17 +1,20 @@
 """Verification: every gate looks at the repaired wheel, and only a wheel that passed them all goes on."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from hopperforge.errors import GateError
 from hopperforge.model.cell import Build
-from hopperforge.model.wheel import GateResult, RepairedWheel, VerifiedWheel
+from hopperforge.model.wheel import GateResult, RepairedWheel, Tarball, VerifiedWheel
 from hopperforge.provenance.contents import Contents
 from hopperforge.run.files import sha256_file, write_atomic
 from hopperforge.run.workspace import Workspace
 from hopperforge.stages import gates, gates_tools
 from hopperforge.stages.device_code import compression_gate
 from hopperforge.stages.gates_contents import licences_gate, sbom_gate
+from hopperforge.stages.gates_front import programs_gate, python_free_gate, soname_gate
+from hopperforge.stages.tarball import tarball_gate
 from hopperforge.stages.wheel_archive import WheelArchive, read_wheel
 
 
@@ -27,18 +30,19 @@ def verify(
     host: str = "",
     folders: Mapping[str, Path] | None = None,
     proofs: Sequence[GateResult] = (),
+    tarball: Tarball | None = None,
 ) -> VerifiedWheel:
     """Run all gates on a wheel; GateError lists each one that failed, and names a copy kept in <cache>/refused.
 
     `driver` is the oldest that must read the machine code, `requires` what Requires-Dist must say, `contents` what the
     bill of materials must, `floor` the newest platform tag allowed, `host` this machine's name and `folders` further
     places, by what they are, that must not show in the wheel. `proofs` are results of gates run elsewhere (imports)
-    that count as well.
+    that count as well. `tarball` is judged with the wheel.
     """
-    wheel = read_wheel(repaired.path)
+    wheel = _with_library(read_wheel(repaired.path), build)
     private = private_texts(workspace, host) | {str(path): what for what, path in (folders or {}).items()}
     looked = _look(wheel, build, driver=driver, requires=tuple(requires), contents=contents, private=private)
-    results = (*looked, *_ask(wheel, build, floor, workspace), *proofs)
+    results = (*looked, *_of_front(wheel, build, tarball), *_ask(wheel, build, floor, workspace), *proofs)
     for result in results:
         workspace.reporter.note(f"gate {result.name}: {'passed' if result.passed else 'FAILED'}: {result.detail}")
     failed = [result for result in results if not result.passed]
@@ -58,7 +62,14 @@ def verify(
         size=repaired.path.stat().st_size,
         library_size=len(wheel.files[gates.library_name(wheel)]),
         gates=results,
+        tarball=tarball,
     )
+
+
+def _with_library(wheel: WheelArchive, build: Build) -> WheelArchive:
+    """Say which member is the library, where the recipe names it."""
+    recipe = build.recipe
+    return replace(wheel, library=f"{recipe.package.package}/{recipe.front.library}" if recipe.front.kind.own else "")
 
 
 def private_texts(workspace: Workspace, host: str) -> dict[str, str]:
@@ -82,15 +93,16 @@ def _look(
     contents: Contents,
     private: Mapping[str, str],
 ) -> Sequence[GateResult]:
-    distribution = build.recipe.package.distribution
+    distribution, front = build.recipe.package.distribution, build.recipe.front
+    programs = frozenset(f"{build.recipe.package.package}/{place}" for place in front.programs)
     return (
         gates.metadata_gate(wheel, distribution=distribution, version=build.version, requires=requires),
         gates.record_gate(wheel),
         sbom_gate(wheel, contents=contents),
         licences_gate(wheel, licences=contents.licences),
-        gates.bundled_gate(wheel),
+        gates.bundled_gate(wheel, programs=programs),
         gates.needed_gate(wheel, needed=build.needed),
-        gates.exports_gate(wheel),
+        gates.exports_gate(wheel, symbols=front.symbols),
         gates.runpath_gate(wheel),
         gates.paths_gate(wheel, private=private),
         gates.size_gate(wheel, budget=build.profile.budget),
@@ -98,9 +110,28 @@ def _look(
     )
 
 
+def _of_front(wheel: WheelArchive, build: Build, tarball: Tarball | None) -> Sequence[GateResult]:
+    """Run the gates that only some kinds of front have."""
+    front, package = build.recipe.front, build.recipe.package.package
+    results = []
+    if not front.kind.binds_torch:
+        results.append(python_free_gate(wheel))
+    if front.soname is not None:
+        results.append(soname_gate(wheel, soname=front.soname))
+    if front.programs:
+        results.append(programs_gate(wheel, front=front, package=package))
+    if tarball is not None:
+        results.append(tarball_gate(wheel, tarball, package=package, front=front))
+    return results
+
+
 def _ask(wheel: WheelArchive, build: Build, floor: str | None, workspace: Workspace) -> Sequence[GateResult]:
+    profile = build.profile
+    abi3 = (gates_tools.abi3_gate(wheel, workspace=workspace),) if build.recipe.front.kind.binds_torch else ()
     return (
         gates_tools.platform_tag_gate(wheel, floor=floor, workspace=workspace),
-        gates_tools.abi3_gate(wheel, workspace=workspace),
-        gates_tools.architectures_gate(wheel, architectures=build.profile.architectures, workspace=workspace),
+        *abi3,
+        gates_tools.architectures_gate(
+            wheel, architectures=profile.architectures, ptx=profile.ptx, workspace=workspace
+        ),
     )

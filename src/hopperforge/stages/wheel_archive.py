@@ -34,7 +34,8 @@ class WheelArchive:
     """All members of a wheel.
 
     `names` are the file members in the order of the archive, repeated ones repeated; `files` maps each to its
-    bytes; `runnable` are those with an executable bit; `info` is the .dist-info folder's name.
+    bytes; `runnable` are those with an executable bit; `info` is the .dist-info folder's name; `library` is the member
+    that is its shared library, empty where that is known by its suffix alone.
     """
 
     path: Path
@@ -42,6 +43,7 @@ class WheelArchive:
     files: Mapping[str, bytes]
     runnable: frozenset[str]
     info: str
+    library: str = ""
 
     @property
     def binaries(self) -> tuple[str, ...]:

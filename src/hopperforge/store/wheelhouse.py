@@ -47,7 +47,9 @@ class Wheelhouse:
             sweep(self.folder, final.name)
             record = self._succeed(record)
             if not final.is_file() or sha256_file(final) != wheel.sha256:
-                _copy(wheel, final)
+                _copy(wheel.path, wheel.sha256, final)
+            if wheel.tarball is not None:
+                _copy(wheel.tarball.path, wheel.tarball.sha256, self.folder / wheel.tarball.path.name)
             self._write(final, record)
         return Shelved(path=final, record=record)
 
@@ -128,6 +130,10 @@ class Wheelhouse:
         if sha256_file(path) != record.wheel.sha256:
             self._reporter.warn(f"{path} is not the file its record names: it counts as never built")
             return None
+        beside = record.tarball
+        if beside is not None and not _is_file(self.folder / beside.file, beside.sha256):
+            self._reporter.warn(f"{beside.file} is not the file the record of {path} names: both count as never built")
+            return None
         return Shelved(path=path, record=record)
 
     def _succeed(self, record: Record) -> Record:
@@ -158,6 +164,10 @@ class Wheelhouse:
         else:
             self._reporter.note(f"{record.wheel.file} replaces the package made from other inputs on {old.created}")
         return record
+
+
+def _is_file(path: Path, sha256: str) -> bool:
+    return path.is_file() and sha256_file(path) == sha256
 
 
 def _record_path(wheel: Path) -> Path:
@@ -191,12 +201,12 @@ def _agree(wheel: VerifiedWheel, record: Record) -> None:
         )
 
 
-def _copy(wheel: VerifiedWheel, final: Path) -> None:
-    """Copy the wheel under its final name; GateError if its bytes changed since it was verified."""
-    with storage_guard(final.parent), wheel.path.open("rb") as source, writing(final) as target:
+def _copy(file: Path, sha256: str, final: Path) -> None:
+    """Copy a file under its final name; GateError if its bytes changed since it was verified."""
+    with storage_guard(final.parent), file.open("rb") as source, writing(final) as target:
         shutil.copyfileobj(source, target)
         target.flush()
-        if sha256_file(Path(target.name)) != wheel.sha256:
+        if sha256_file(Path(target.name)) != sha256:
             raise GateError(
-                f"{wheel.path} changed after it was verified", hint="run the same command again: nothing was put in"
+                f"{file} changed after it was verified", hint="run the same command again: nothing was put in"
             )
