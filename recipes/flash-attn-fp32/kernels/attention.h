@@ -75,14 +75,20 @@ struct AttentionParams {
 extern "C" {
 #endif
 
+#if defined(__GNUC__)
+#define FLASH_ATTENTION_FP32_API __attribute__((visibility("default")))
+#else
+#define FLASH_ATTENTION_FP32_API
+#endif
+
 // Writes out and lse. cudaErrorInvalidValue for a head dimension that has no kernel.
-cudaError_t flash_attention_fp32_forward(const struct AttentionParams *params, cudaStream_t stream);
+FLASH_ATTENTION_FP32_API cudaError_t flash_attention_fp32_forward(const struct AttentionParams *params, cudaStream_t stream);
 
 // How many ints of scratch the backward call takes; the fields that are not pointers are read. 0: none.
-cudaError_t flash_attention_fp32_turns(const struct AttentionParams *params, int64_t *count);
+FLASH_ATTENTION_FP32_API cudaError_t flash_attention_fp32_turns(const struct AttentionParams *params, int64_t *count);
 
 // Reads out and lse of the forward call with the same params; writes dq, dk, dv and delta. The same bits every time.
-cudaError_t flash_attention_fp32_backward(const struct AttentionParams *params, cudaStream_t stream);
+FLASH_ATTENTION_FP32_API cudaError_t flash_attention_fp32_backward(const struct AttentionParams *params, cudaStream_t stream);
 
 #ifdef __cplusplus
 }

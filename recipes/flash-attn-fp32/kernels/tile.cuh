@@ -14,17 +14,10 @@
 
 #include <stdint.h>
 
-#ifndef FA_UNROLL_DIMS
-#define FA_UNROLL_DIMS 2
-#define FA_UNROLL_ROWS 2
-#endif
-
 namespace flash_attention_fp32 {
 
 constexpr int kChunkDims = 32;
 constexpr int kThreadRows = 8;
-constexpr int kUnrollDims = FA_UNROLL_DIMS;
-constexpr int kUnrollRows = FA_UNROLL_ROWS;
 
 // kResident: how many tensors of the block's rows stay in shared memory, 1 forward, 2 backward.
 // kSmall: for GPUs below compute capability 8.0, where a thread block may have 64 KiB and copies are not asynchronous.
@@ -192,7 +185,7 @@ __device__ __forceinline__ void load_rows(float *to, const Rows &rows, int first
         to, rows, first, 0, [](int row, int unit) { return row * kHeadDim + unit * 4; });
 }
 
-// Two slots that take turns (one where copies are not asynchronous). `next` and `current` copy a chunk into a slot.
+// Two slots that take turns (one where copies are not asynchronous); `copy` copies a part of what is streamed into one.
 template <typename T>
 struct Ring {
     float *base;
@@ -200,7 +193,7 @@ struct Ring {
 
     __device__ __forceinline__ explicit Ring(float *memory) : base(memory), slot(0) {}
 
-    // Waits for the chunk that was asked for last, and asks for the next one.
+    // Gives the chunk of `part`, which was asked for last, and asks for the next one.
     template <typename Copy>
     __device__ __forceinline__ const float *turn(Copy copy, int part) {
         if (T::kStages == 1) {
@@ -239,7 +232,7 @@ __device__ __forceinline__ void multiply_dims(
     own += place.row(0) * T::kResidentStride;
     chunk += place.col(0) * kChunkDims;
     const int swizzle = place.lane_col & 7;
-#pragma unroll kUnrollDims
+#pragma unroll 2
     for (int unit = 0; unit < kChunkDims / 4; ++unit) {
         float4 right[T::kThreadCols];
         const float *from = chunk + ((unit ^ swizzle) << 2);
@@ -298,7 +291,7 @@ template <typename T, int kHeadDim>
 __device__ __forceinline__ void multiply_rows(
     float (&out)[kThreadRows][T::kOut], const float *weights, const float *chunk, const Place<T> &place) {
     weights += place.row(0) * T::kWeightStride;
-#pragma unroll kUnrollRows
+#pragma unroll 2
     for (int step = 0; step < T::kChunkRows; step += 4) {
         float right[4][T::kOut];
 #pragma unroll

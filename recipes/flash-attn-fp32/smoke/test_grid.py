@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from smoke_kit import HEAD_DIMS, Subject, make_inputs, require_close
+from smoke_kit import HEAD_DIMS, Subject, make_inputs, reference, require_close
 
 SHAPES = [
     # batch, seqlen_q, seqlen_k, heads, heads_k
@@ -161,13 +161,11 @@ def test_gradcheck(subject: Subject) -> None:
         """The function in float64, its gradients from the kernels in float32."""
 
         @staticmethod
-        def forward(ctx: object, *leaves: torch.Tensor) -> torch.Tensor:
-            from smoke_kit import reference  # noqa: PLC0415
-
+        def forward(_: object, *leaves: torch.Tensor) -> torch.Tensor:
             return reference(*leaves, causal=True)[0]
 
         @staticmethod
-        def backward(ctx: object, dout: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        def backward(_: object, dout: torch.Tensor) -> tuple[torch.Tensor, ...]:
             with torch.enable_grad():
                 again = subject.attend(*inputs.leaves, causal=True)
             return tuple(grad.double() for grad in torch.autograd.grad(again, inputs.leaves, dout.float()))

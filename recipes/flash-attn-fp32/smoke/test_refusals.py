@@ -91,7 +91,7 @@ BAD_CALLS: dict[str, tuple[int, Any, str]] = {
     "heads": (0, zeros(2, 20, 3, 64), "no multiple"),
     "v": (2, zeros(2, 29, 2, 64), "v has size 29"),
     "bias": (7, zeros(1, 1, 20, 31), "neither 1 nor 30"),
-    "sums": (3, zeros(2, dtype=torch.int32), "go together"),
+    "sums": (3, zeros(2, dtype=torch.int32), "q has 4 dimensions, not 3"),
     "dropout": (11, 0.5, "dropout needs a seed"),
 }
 

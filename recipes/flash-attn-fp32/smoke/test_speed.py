@@ -30,9 +30,7 @@ def seconds(call: Callable[[], Any]) -> float:
 @pytest.mark.parametrize("head_dim", [64, 128])
 def test_speed(subject: Subject, speeds: list[dict[str, Any]], head_dim: int, causal: bool) -> None:
     batch, seqlen, heads = 2, 2048, 16
-    inputs = make_inputs(
-        batch=batch, seqlen_q=seqlen, seqlen_k=seqlen, heads=heads, heads_k=heads, head_dim=head_dim
-    )
+    inputs = make_inputs(batch=batch, seqlen_q=seqlen, seqlen_k=seqlen, heads=heads, heads_k=heads, head_dim=head_dim)
     out = subject.attend(*inputs.leaves, causal=causal)
     operations = 4 * batch * heads * seqlen**2 * head_dim / (2 if causal else 1)
     measured = {

@@ -29,17 +29,17 @@ def flash_attention(
     q: (batch, seqlen_q, heads, head_dim); k, v: (batch, seqlen_k, heads_k, head_dim), where heads is a multiple of
     heads_k. head_dim goes up to 128; 32, 64, 96 and 128 have kernels, others are padded. Any strides.
 
-    causal: a query sees no key behind it; the last query is aligned with the last key. softmax_scale: 1 / sqrt(head_dim)
-    if not given. bias (float32, without gradient) or mask (bool, True where a key counts): broadcast to (batch, heads,
-    seqlen_q, seqlen_k). dropout: the probability with which a weight is dropped; seed: a number, or a tensor of one
-    int64 on the GPU, else drawn from torch's generator. A query that sees no key gives zeros.
+    causal: a query sees no key behind it; the last query is aligned with the last key. softmax_scale: if not given,
+    1 / sqrt(head_dim). bias (float32, without gradient) or mask (bool, True where a key counts): broadcast to (batch,
+    heads, seqlen_q, seqlen_k). dropout: the probability with which a weight is dropped; seed: a number, or a tensor of
+    one int64 on the GPU, else drawn from torch's generator. A query that sees no key gives zeros.
 
     Packed sequences: q (total_q, heads, head_dim), k and v (total_k, heads_k, head_dim), cu_seqlens int32 of
     (sequences + 1,) on the GPU, and the longest lengths.
 
     Returns out, of q's shape with v's head_dim; with return_lse also the log-sum-exp of the scores, (batch, heads,
-    seqlen_q), packed (heads, total_q). Both can be differentiated, once. Same inputs, same GPU: the same bits, gradients
-    too. Raises TypeError, ValueError and RuntimeError in words.
+    seqlen_q), packed (heads, total_q). Both can be differentiated, once. Same inputs, same GPU: the same bits, those of
+    the gradients too. Raises TypeError, ValueError and RuntimeError in words.
     """
     packed = cu_seqlens_q is not None or cu_seqlens_k is not None
     check_tensors(q, k, v, packed=packed)

@@ -22,7 +22,9 @@ def check_tensors(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, packed: 
     _check_devices(q, k, v)
     _check_dtypes(q, k, v)
     if not packed and not q.shape[0] == k.shape[0] == v.shape[0]:
-        raise ValueError(f"q, k and v have batch sizes {q.shape[0]}, {k.shape[0]} and {v.shape[0]}, which should be one")
+        raise ValueError(
+            f"q, k and v have batch sizes {q.shape[0]}, {k.shape[0]} and {v.shape[0]}: they should be equal"
+        )
     if k.shape[:-1] != v.shape[:-1]:
         raise ValueError(f"k is {tuple(k.shape)} and v {tuple(v.shape)}: they may differ in their last dimension alone")
     if q.shape[-1] != k.shape[-1]:
@@ -68,9 +70,9 @@ def check_added(
     if packed:
         raise ValueError(f"{name} goes with a batch of equal lengths, not with packed sequences (cu_seqlens)")
     if name == "mask" and added.dtype != torch.bool:
-        raise TypeError(f"mask is {added.dtype} and should be torch.bool, True where a key counts; or did you mean bias?")
+        raise TypeError(f"mask is {added.dtype} and should be torch.bool, True where a key counts; did you mean bias?")
     if name == "bias" and not added.dtype.is_floating_point:
-        raise TypeError(f"bias is {added.dtype} and should be torch.float32; or did you mean mask?")
+        raise TypeError(f"bias is {added.dtype} and should be torch.float32; did you mean mask?")
     if name == "bias" and added.requires_grad:
         raise ValueError("bias requires grad, and there is no gradient of the bias: call bias.detach()")
     if added.device != q.device:
