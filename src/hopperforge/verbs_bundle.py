@@ -67,6 +67,11 @@ def _wanted(words: Mapping[str, str], project: Project) -> _Wanted:
     recipe = words.get("recipe", DEFAULT_RECIPE)
     if recipe not in project.recipes:
         raise InputError(f"recipe={recipe}: there is {', '.join(project.recipes)}", hint=_EXAMPLE)
+    if not project.recipes[recipe].front.kind.binds_torch:
+        raise InputError(
+            f"recipe={recipe}: its package goes with any torch or none, and requires nothing of a bundle",
+            hint="copy the wheel and the record beside it; pip install --no-deps WHEEL",
+        )
     cuda, torch = _read(words, "cuda", CudaVersion.parse), _read(words, "torch", TorchVersion.parse)
     if cuda is None or torch is None:
         raise InputError("a bundle is for one CUDA and one torch: cuda= and torch= are needed", hint=_EXAMPLE)
@@ -138,7 +143,7 @@ def _choose(entries: Sequence[Entry], wanted: _Wanted) -> Sequence[Entry]:
 
 
 def _said(entry: Entry) -> str:
-    torches = ", ".join(dict.fromkeys(cell.torch for cell in entry.cells))
+    torches = ", ".join(dict.fromkeys(str(cell.torch) for cell in entry.cells))
     return f"{entry.file}: profile {entry.profile}, compiled for CUDA {entry.toolkit}, serves torch {torches}"
 
 

@@ -135,7 +135,7 @@ def smoke(call: Call) -> None:
     if "interpreter" not in words:
         raise InputError(
             "which Python runs the smoke tests? the word interpreter= is missing",
-            hint="interpreter=python3, if that has a CUDA torch and pytest",
+            hint="interpreter=python3, if that has pytest, and the framework that the recipe binds to",
         )
     interpreter = find_interpreter(words["interpreter"], call.workspace.environ)
     gpu = run_smoke(package.path, recipe=recipe, interpreter=interpreter, workspace=call.workspace)

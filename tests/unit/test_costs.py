@@ -189,3 +189,10 @@ def test_two_processes_learn_without_losing_anything(tmp_path: Path) -> None:
     children = [subprocess.Popen([sys.executable, "-c", LEARN_TEN, str(tmp_path), name]) for name in "ab"]
     assert [child.wait() for child in children] == [0, 0]
     assert len(load_costs(tmp_path, Recorder()).learned) == 20
+
+
+def test_kernels_of_a_recipe_are_no_attention_units_of_upstream() -> None:
+    plain = estimate(Unit(path="kernels/backward_hdim128.cu", arguments=()))
+    fat = estimate(Unit(path="kernels/backward_hdim128.cu", arguments=("-gencode", "a", "-gencode", "b")))
+    assert plain == Cost(seconds=60.0, peak_rss=1_000_000_000)
+    assert (fat.seconds, fat.peak_rss) == (102.0, 1_000_000_000)

@@ -166,7 +166,7 @@ def test_which_page_lists_it(entry: Entry, cuda: tuple[int, int] | None, page: s
 @pytest.mark.parametrize("index", ["https://wheels.example/fa3/", "https://wheels.example/a b'c", "file:///srv/index"])
 @pytest.mark.parametrize("entry", [stable(), per_torch(), trimmed(), per_torch(default=False, profile="full")])
 def test_the_lines_are_those_of_the_index(entry: Entry, index: str) -> None:
-    told = installation(entry, index, CudaVersion.parse("12.4"), TorchVersion.parse(entry.cells[0].torch))
+    told = installation(entry, index, CudaVersion.parse("12.4"), TorchVersion.parse(str(entry.cells[0].torch)))
     (one,) = known(entry)
     lines = commands(one, page_of(one, known(entry), (12, 4)), index)
     assert lines == {name: getattr(told, name) for name in ("pip", "uv", "pip_by_page", "uv_by_page")}

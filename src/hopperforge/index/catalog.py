@@ -22,12 +22,15 @@ _STRICT: Final = ConfigDict(extra="forbid", strict=True)
 @with_config(_STRICT)
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class EntryCell:
-    """A cell that a package serves, in the words of a request; `runtime` is the CUDA of that torch build."""
+    """A cell that a package serves, in the words of a request; `runtime` is the CUDA of that torch build.
 
-    torch: str
-    python: str
+    `torch`, `python` and `runtime` are None where the package binds to no framework.
+    """
+
+    torch: str | None
+    python: str | None
     platform: str
-    runtime: str
+    runtime: str | None
 
 
 @with_config(_STRICT)
@@ -51,11 +54,14 @@ class Speed:
 @with_config(_STRICT)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuProof:
-    """The smoke tests on a GPU: how many passed, on what, and how fast the kernels ran."""
+    """The smoke tests on a GPU: how many passed, on what, and how fast the kernels ran.
+
+    `torch` is None where they ran without one.
+    """
 
     gpu: str
     driver: str
-    torch: str
+    torch: str | None
     passed: int
     speeds: tuple[Speed, ...]
 

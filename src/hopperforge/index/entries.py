@@ -58,7 +58,7 @@ def make_entry(record: Record, metadata: bytes, publication: Publication) -> Ent
         architectures=record.architectures,
         toolkit=str(record.toolkit.version),
         driver=publication.driver,
-        abi=abi_of(record.version),
+        abi=abi_of(record.version) if record.front.kind.binds_torch else AbiClass.NONE,
         torch=_torch_requirement(core),
         cells=tuple(map(_entry_cell, sorted(record.cells))),
         gates=tuple(EntryGate(name=gate.name, passed=gate.passed) for gate in record.gates),
@@ -75,13 +75,14 @@ def make_entry(record: Record, metadata: bytes, publication: Publication) -> Ent
 
 
 def abi_of(version: str) -> AbiClass:
-    """Read from a package's version how tightly it is tied to torch: its local label names the torch if it is."""
+    """Read from the version of a package of torch how tightly it is tied to it: its local label names the torch."""
     local = Version(version).local or ""
     return AbiClass.PER_TORCH if _PER_TORCH.fullmatch(local) else AbiClass.STABLE
 
 
 def _entry_cell(cell: ServedCell) -> EntryCell:
-    return EntryCell(torch=str(cell.torch), python=str(cell.python), platform=cell.platform, runtime=str(cell.runtime))
+    torch, python, runtime = (None if one is None else str(one) for one in (cell.torch, cell.python, cell.runtime))
+    return EntryCell(torch=torch, python=python, platform=cell.platform, runtime=runtime)
 
 
 def _torch_requirement(core: RawMetadata) -> str | None:

@@ -5,7 +5,7 @@ A shelf is a folder of the index that has a `simple/` of its own, named by its p
 | shelf                       | lists                                                                               |
 |-----------------------------|-------------------------------------------------------------------------------------|
 | all                         | everything                                                                          |
-| cu130                       | builds of the stable ABI whose toolkit is of that CUDA or an older one              |
+| cu130                       | builds of the stable ABI, or bound to no torch at all, of that CUDA or an older one |
 | cu130/torch2.11             | those of them that serve that torch                                                 |
 | cu128/torch2.6              | builds for that torch alone, of the same CUDA major and that CUDA or an older one   |
 | cu130/hdim128-bf16          | as cu130, of a profile that is not the recipe's default, and so is on no page above |
@@ -62,7 +62,7 @@ def shelves(catalog: Catalog) -> Mapping[str, tuple[Entry, ...]]:
 def cudas_of(catalog: Catalog) -> tuple[CudaVersion, ...]:
     """Every CUDA that has a shelf, in order."""
     toolkits = {entry.toolkit for entry in catalog.packages}
-    runtimes = {cell.runtime for entry in catalog.packages for cell in entry.cells}
+    runtimes = {cell.runtime for entry in catalog.packages for cell in entry.cells if cell.runtime is not None}
     return tuple(sorted({*map(_cuda, toolkits), *map(CudaVersion.parse, runtimes)}))
 
 
@@ -71,11 +71,11 @@ def shelves_of(entry: Entry, cudas: Iterable[CudaVersion]) -> Iterator[str]:
     yield EVERYTHING
     toolkit = _cuda(entry.toolkit)
     profile = "" if entry.default else f"/{entry.profile}"
-    torches = dict.fromkeys(cell.torch for cell in entry.cells)
+    torches = dict.fromkeys(cell.torch for cell in entry.cells if cell.torch is not None)
     for cuda in cudas:
         if toolkit > cuda or (entry.abi is AbiClass.PER_TORCH and toolkit.major != cuda.major):
             continue
-        if entry.abi is AbiClass.STABLE:
+        if entry.abi is not AbiClass.PER_TORCH:
             yield f"{cuda.label}{profile}"
         for torch in torches:
             yield f"{cuda.label}/torch{torch}{profile}"

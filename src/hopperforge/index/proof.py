@@ -11,9 +11,11 @@ REQUIRED_GATES: Final = frozenset(
     {"metadata", "record", "sbom", "licences", "bundled", "needed", "exports", "runpath", "paths", "size"}
     | {"platform-tag", "abi3", "architectures", "compression"}
 )
-"""The gates that every build passes; imports and the GPU come on top, where a package was brought to them."""
+"""The gates that a build for torch passes; imports and the GPU come on top, where a package was brought to them."""
 
-_GPU_KEYS: Final = ("gpu", "driver", "torch")
+_WITHOUT_TORCH: Final = (REQUIRED_GATES - {"abi3"}) | {"python-free"}
+
+_GPU_KEYS: Final = ("gpu", "driver")
 
 
 def unproven_reasons(record: Record) -> tuple[str, ...]:
@@ -23,7 +25,7 @@ def unproven_reasons(record: Record) -> tuple[str, ...]:
     |------------------------------------------------------------|-----------------|
     | a gate that failed                                         | which, and why  |
     | a gate of every build that was not run                     | which           |
-    | a passed import gate with one of the torches it serves     | once            |
+    | a passed import gate with one of the torches it binds to   | once            |
     | the whole kit of smoke tests, passed on a GPU              | why not         |
     """
     failed = [f"gate {gate.name} failed: {gate.detail}" for gate in record.gates if not gate.passed]
@@ -38,10 +40,18 @@ def unproven_reasons(record: Record) -> tuple[str, ...]:
 
 def missing_gates(record: Record) -> list[str]:
     """Name the gates of every build that a record does not hold; one of an older hopperforge lacks some."""
-    return [f"gate {name} is missing" for name in sorted(REQUIRED_GATES - {gate.name for gate in record.gates})]
+    return [f"gate {name} is missing" for name in sorted(_required(record) - {gate.name for gate in record.gates})]
+
+
+def _required(record: Record) -> frozenset[str]:
+    """Give the gates that a package of its front passes."""
+    named = {"tarball"} if record.tarball is not None else set()
+    return (REQUIRED_GATES if record.front.kind.binds_torch else _WITHOUT_TORCH) | named
 
 
 def _imported(record: Record) -> bool:
+    if not record.front.kind.binds_torch:
+        return True
     served = {cell.torch for cell in record.cells}
     proofs = (ImportProof.parse(gate.name) for gate in record.gates if gate.passed)
     return any(proof is not None and proof.torch in served for proof in proofs)
@@ -56,8 +66,12 @@ def _gpu_reasons(record: Record) -> list[str]:
         *(["the smoke tests on a GPU are of other bytes"] if of_another else []),
         *(["a smoke test on a GPU failed, or none passed"] if gpu.get("failed") != 0 or not gpu.get("passed") else []),
         *(["only a part of the smoke tests was run on a GPU"] if gpu.get("complete") is not True else []),
-        *(f"the smoke tests on a GPU do not name their {key}" for key in _GPU_KEYS if not gpu.get(key)),
+        *(f"the smoke tests on a GPU do not name their {key}" for key in _named(record) if not gpu.get(key)),
     ]
+
+
+def _named(record: Record) -> tuple[str, ...]:
+    return (*_GPU_KEYS, *(["torch"] if record.front.kind.binds_torch else []))
 
 
 def gpu_proof(record: Record) -> GpuProof | None:
@@ -68,7 +82,7 @@ def gpu_proof(record: Record) -> GpuProof | None:
     return GpuProof(
         gpu=str(gpu["gpu"]),
         driver=str(gpu["driver"]),
-        torch=str(gpu["torch"]),
+        torch=str(gpu["torch"]) if gpu.get("torch") else None,
         passed=int(gpu["passed"]),
         speeds=tuple(_speed(found) for found in gpu.get("tflops", ())),
     )

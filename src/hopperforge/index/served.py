@@ -14,6 +14,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from hopperforge.index.catalog import Catalog, Entry
 from hopperforge.index.pages import EVERYTHING, cudas_of, shelves_of
+from hopperforge.model.cell import AbiClass
 from hopperforge.model.versions import CudaVersion, PythonVersion, TorchVersion
 
 # What users may have, whether a package of the catalog names it or not: those of matrix.yaml, as a test sees to.
@@ -35,8 +36,8 @@ class Choices:
     def of(cls, catalog: Catalog) -> "Choices":
         """Put together what is known and what the packages name; ValueError for a version that is none."""
         cells = [cell for entry in catalog.packages for cell in entry.cells]
-        torches = {TorchVersion.parse(text) for text in (*TORCHES, *(cell.torch for cell in cells))}
-        pythons = {PythonVersion.parse(text) for text in (*PYTHONS, *(cell.python for cell in cells))}
+        torches = {TorchVersion.parse(text) for text in (*TORCHES, *(cell.torch for cell in cells if cell.torch))}
+        pythons = {PythonVersion.parse(text) for text in (*PYTHONS, *(cell.python for cell in cells if cell.python))}
         return cls(
             cudas=cudas_of(catalog),
             torches=tuple(map(str, sorted(torches))),
@@ -55,13 +56,16 @@ class Served:
 
 
 def served_by(entry: Entry, choices: Choices) -> Served:
-    """Say whom a package serves: what its metadata allows, and the cells it was built for in any case."""
+    """Say whom a package serves: what its metadata allows, and the cells it was built for in any case.
+
+    One that binds to no torch serves whoever has any, or none.
+    """
     listed = [cuda for cuda in choices.cudas if any(shelf != EVERYTHING for shelf in shelves_of(entry, (cuda,)))]
     torches = {cell.torch for cell in entry.cells} | _allowed(_torch_specifier(entry.torch), choices.torches)
     pythons = {cell.python for cell in entry.cells} | _allowed(entry.requires_python, choices.pythons)
     return Served(
         cudas=tuple(map(str, listed)),
-        torches=tuple(one for one in choices.torches if one in torches),
+        torches=tuple(one for one in choices.torches if one in torches or entry.abi is AbiClass.NONE),
         pythons=tuple(one for one in choices.pythons if one in pythons),
         gpus=tuple(dict.fromkeys(GPUS.get(code, code) for code in sorted(entry.architectures, reverse=True))),
     )

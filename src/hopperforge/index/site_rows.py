@@ -19,6 +19,7 @@ from hopperforge.index.served import Choices, Served, ranges, served_by
 from hopperforge.model.cell import AbiClass
 from hopperforge.model.versions import CudaVersion, ToolkitVersion, TorchVersion
 
+ANY: Final = "any, or none"
 PLACEHOLDER: Final = "https://THIS-INDEX"
 """The address of the index in every command: the page's script puts its own in place of it, a reader by hand."""
 
@@ -98,7 +99,7 @@ def _row(entry: Entry, choices: Choices, scale: int) -> Row:
         anchor=anchor_of(entry),
         served=served,
         cuda=ranges(served.cudas, [str(cuda) for cuda in choices.cudas]),
-        torch=ranges(served.torches, choices.torches),
+        torch=ANY if entry.abi is AbiClass.NONE else ranges(served.torches, choices.torches),
         python=ranges(served.pythons, choices.pythons),
         machines=tuple(sorted({machine for _, machine in tags})),
         glibc=_floor(floor for floor, _ in tags),
@@ -175,8 +176,10 @@ def _cells(entry: Entry) -> str:
     """Write the cells of the record: each torch with its CUDA, then the Pythons."""
     if not entry.cells:
         return "none"
+    if entry.abi is AbiClass.NONE:
+        return "any torch and Python, or none"
     torches = dict.fromkeys(f"{cell.torch} (CUDA {cell.runtime})" for cell in entry.cells)
-    pythons = dict.fromkeys(cell.python for cell in entry.cells)
+    pythons = dict.fromkeys(str(cell.python) for cell in entry.cells)
     return f"torch {', '.join(torches)}; Python {', '.join(pythons)}"
 
 

@@ -80,8 +80,8 @@ def page_of(entry: Entry, entries: Iterable[Entry], cuda: Numbers | None) -> str
     page of CUDA 12.8 serves a torch of 12.9.
     """
     known = {entry.cuda for entry in entries}
-    known |= {numbers(cell["runtime"]) for entry in entries for cell in entry.cells}
-    listing = [one for one in known if one >= entry.cuda and (entry.abi == "stable" or one[0] == entry.cuda[0])]
+    known |= {numbers(cell["runtime"]) for entry in entries for cell in entry.cells if cell["runtime"] is not None}
+    listing = [one for one in known if one >= entry.cuda and (entry.abi != "per-torch" or one[0] == entry.cuda[0])]
     within = [one for one in listing if cuda is None or compare(one, cuda) <= 0] or [entry.cuda]
     parts = [f"cu{''.join(map(str, max(within)))}"]
     parts += [f"torch{entry.torch_line}"] if entry.abi == "per-torch" else []
@@ -97,7 +97,7 @@ def reasons_for(entry: Entry, node: Node) -> tuple[str, ...]:
     tie = "any torch of the stable ABI" if entry.abi == "stable" else f"torch {entry.torch_line} alone"
     return (
         f"compiled for CUDA {dotted(entry.cuda)}; the driver serves: {driver}",
-        f"needs {entry.torch}, for it is bound to {tie}; torch here: {torch}",
+        "binds to no torch" if entry.free else f"needs {entry.torch}, for it is bound to {tie}; torch here: {torch}",
         f"code for {', '.join(entry.architectures)}; GPU here: {gpu_text(node.gpus[0]) if node.gpus else 'none'}",
         f"profile {entry.profile}, {trimmed}",
         f"proven on {entry.gpu['gpu']}" if entry.gpu else "not yet run on a GPU: its record holds no such proof",

@@ -32,10 +32,16 @@ def why_not(entry: Entry, node: Node, wanted: Wanted) -> tuple[str, ...]:
 
 
 def _python_reason(entry: Entry, node: Node) -> str | None:
+    if entry.free:
+        return _version_reason(entry, node)
     if node.implementation != "cpython":
         return f"is for CPython, this is {node.implementation}"
     if node.free_threaded:
         return "is of the stable ABI, which a free-threaded Python does not load"
+    return _version_reason(entry, node)
+
+
+def _version_reason(entry: Entry, node: Node) -> str | None:
     if entry.requires_python and not satisfies(node.python, entry.requires_python):
         return f"needs Python {entry.requires_python}, this is {dotted(node.python)}"
     return None
@@ -71,7 +77,11 @@ def runs_on(architecture: str, capability: Numbers) -> bool:
     |--------|-------------------------------------------|
     | sm_90a | 9.0 alone: the letter ties it to that GPU |
     | sm_80  | 8.0, 8.6, 8.9: the same major, not older  |
+    | compute_90 | 9.0 and whatever is newer: the driver compiles it |
     """
+    ptx = re.fullmatch(r"compute_(\d+)(\d)", architecture)
+    if ptx is not None:
+        return capability >= (int(ptx[1]), int(ptx[2]))
     match = re.fullmatch(r"sm_(\d+)(\d)([af]?)", architecture)
     if match is None:
         return False
@@ -126,8 +136,9 @@ def _torch_cuda_reason(entry: Entry, torch: Torch) -> str | None:
     |-----------|---------------------------------------------------|
     | stable    | is not newer than torch's                         |
     | per-torch | is not newer than torch's, and of the same major  |
+    | none      | is any: it has no torch                           |
     """
-    if torch.cuda is None:
+    if torch.cuda is None or entry.free:
         return None
     newer = compare(entry.cuda, torch.cuda) > 0
     if newer or (entry.abi == "per-torch" and entry.cuda[0] != torch.cuda[0]):

@@ -51,6 +51,8 @@ def _gpu_findings(node: Node, chosen: Entry | None) -> Iterable[Finding]:
 
 def _torch_findings(node: Node, chosen: Entry | None) -> Iterable[Finding]:
     torch, driver = node.torch, node.driver
+    if chosen is not None and chosen.free:
+        return
     if torch is None:
         wanted = "torch" if chosen is None or chosen.torch is None else f"'{chosen.torch}'"
         yield problem(f"torch is not installed for {node.executable}", f"{node.executable} -m pip install {wanted}")

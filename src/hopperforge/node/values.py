@@ -87,7 +87,7 @@ class Entry:
     driver: str
     abi: str
     torch: str | None
-    cells: tuple[Mapping[str, str], ...]
+    cells: tuple[Mapping[str, Any], ...]
     gpu: Mapping[str, Any] | None
     yanked: str | None
     unproven: bool
@@ -105,7 +105,12 @@ class Entry:
     @property
     def torch_line(self) -> str:
         """The one torch line a per-torch wheel is for."""
-        return self.cells[0]["torch"]
+        return str(self.cells[0]["torch"])
+
+    @property
+    def free(self) -> bool:
+        """Whether it binds to no torch and no Python."""
+        return self.abi == "none"
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Kernels that a recipe brings itself: its folder `kernels` as a source tree, and the units in it."""
 
 import shutil
-from pathlib import Path
 from typing import Final
 
 from hopperforge.errors import InputError
@@ -21,6 +20,7 @@ from hopperforge.run.files import (
     temporary_folder,
 )
 from hopperforge.run.workspace import Workspace
+from hopperforge.stages.patch import kernel_files, kernel_tree_hash
 from hopperforge.unit_words import small
 
 FOLDER: Final = "kernels"
@@ -32,8 +32,9 @@ _WORDS: Final = (
 
 
 def own_source(recipe: Recipe, pin: UpstreamPin, workspace: Workspace) -> PatchedSource:
-    """Copy the recipe's kernels to where compiles see nothing else, by the hash of their content."""
-    files = {path.relative_to(recipe.folder).as_posix(): sha256_file(path) for path in _kernel_files(recipe.folder)}
+    """Copy the recipe's kernels and their headers to where compiles see nothing else, by the hash of their content."""
+    names = [path for path in kernel_files(recipe.folder) if path.startswith(f"{FOLDER}/")]
+    files = {path: sha256_file(recipe.folder / path) for path in names}
     if not files:
         raise InputError(f"recipe {recipe.name} says that it brings kernels, and has no folder {FOLDER}")
     key = content_key("own-kernels", files)
@@ -48,12 +49,8 @@ def own_source(recipe: Recipe, pin: UpstreamPin, workspace: Workspace) -> Patche
                 remove_folder(final)
                 replace_folder(folder, final)
     own = UpstreamPin(name=pin.name, commit="", epoch=pin.epoch, trees={FOLDER: key}, origins=())
-    return PatchedSource(pin=own, root=final, origin=_ORIGIN, patches={}, kernel_tree=key, front_tree=key)
-
-
-def _kernel_files(folder: Path) -> list[Path]:
-    found = (path for path in (folder / FOLDER).rglob("*") if path.is_file() and not path.name.startswith("."))
-    return sorted(found)
+    tree = kernel_tree_hash(final)  # as workers of a cluster hash what they are sent
+    return PatchedSource(pin=own, root=final, origin=_ORIGIN, patches={}, kernel_tree=tree, front_tree=key)
 
 
 def own_units(recipe: Recipe, source: PatchedSource, profile: Profile, fact: ToolkitFact) -> tuple[Unit, ...]:

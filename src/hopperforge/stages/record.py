@@ -58,7 +58,7 @@ def make_record(
         recipe=build.recipe.name,
         profile=build.profile.name,
         switches=tuple(sorted(build.profile.switches)),
-        architectures=tuple(sorted(build.profile.architectures)),
+        architectures=tuple(sorted(build.profile.architectures | build.profile.ptx)),
         cells=tuple(ServedCell.of(accepted) for accepted in build.cells),
         source=contents.source,
         toolkit=contents.toolkit,

@@ -33,7 +33,7 @@ def run_smoke(wheel: Path, *, recipe: Recipe, interpreter: str, workspace: Works
             raise SmokeError(
                 f"the smoke tests of {wheel.name} failed with status {done.status}",
                 detail=[*done.tail, f"log: {log}"],
-                hint="interpreter= names a Python that has a CUDA torch and pytest, on a machine with a Hopper GPU",
+                hint=f"interpreter= names a Python that has what {kit / 'README.md'} says, beside such a GPU",
             )
         gpu: Mapping[str, Any] = json.loads(result.read_bytes())
         return gpu

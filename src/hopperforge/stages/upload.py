@@ -55,8 +55,8 @@ def upload(
 def fits(package: Shelved, machines: Machines) -> bool:
     """Whether a package is for these machines: its label says so, and it serves their torch."""
     label = Label.of_file(package.path.name)
-    torches = {cell.torch for cell in package.record.cells}
-    return label is not None and machines.take(label) and machines.torch in (None, *torches)
+    torches = {cell.torch for cell in package.record.cells}  # None where it binds to none, and so serves any
+    return label is not None and machines.take(label) and (None in torches or machines.torch in (None, *torches))
 
 
 def _chosen(packages: Sequence[Shelved], machines: Machines | None, workspace: Workspace) -> tuple[Shelved, ...]:

@@ -175,6 +175,10 @@ _GIB_LITTLE: Final = 0.95
 # cicc and ptxas run once for every -gencode, and took 62 of the 88 s of the hdim128 unit.
 _SHARE_PER_TARGET: Final = 0.7
 
+# Kernels that a recipe brings itself have no CUTLASS in them: those of flash-attn-fp32 took 0.2 GB and up to a minute for
+# each target, nvcc 13.0 on 2 cores.
+_OWN_FOLDER: Final = "kernels/"
+_OWN_UNIT: Final = Cost(seconds=60.0, peak_rss=1_000_000_000)
 _SMALL_UNITS: Final = {
     "flash_prepare_scheduler": Cost(seconds=35.0, peak_rss=int(1.3 * _GIB)),  # measured
     # Not measured: templates over head dimension and dtype, but no attention kernel.
@@ -205,7 +209,8 @@ def estimate(unit: Unit) -> Cost:
     The guess leans high in memory: too much set aside costs a little time, too little costs a killed compiler.
     It is used once per unit, since the first compile is learned.
     """
-    base = _SMALL_UNITS.get(unit.name) or _attention_unit(unit.name)
+    own = _OWN_UNIT if unit.path.startswith(_OWN_FOLDER) else None
+    base = own or _SMALL_UNITS.get(unit.name) or _attention_unit(unit.name)
     targets = 1 + _SHARE_PER_TARGET * (max(unit.gencodes, 1) - 1)
     return Cost(seconds=base.seconds * targets, peak_rss=base.peak_rss)
 

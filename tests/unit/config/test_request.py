@@ -1,6 +1,7 @@
 """Words of a command: what they are read as, and what is said of the wrong ones."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from hopperforge.config.project import Project, load_project
 from hopperforge.config.request import WORDS, parse_keyed, parse_memory, parse_words
 from hopperforge.errors import InputError
+from hopperforge.model.front import Front, FrontKind
 from hopperforge.model.request import Cluster, Kernels, Merge, Request, ToolkitChoice
 from hopperforge.model.versions import PythonVersion, ToolkitVersion, TorchVersion
 
@@ -195,3 +197,23 @@ def test_wrong_keyed_words_come_at_once() -> None:
         "interpreter= lacks a value",
         '"x" is not a word of the form key=value',
     )
+
+
+def free_project(project: Project) -> Project:
+    free = replace(project.recipes["small"], name="free", front=Front(kind=FrontKind.CPP))
+    return replace(project, recipes={**project.recipes, "free": free})
+
+
+def test_words_that_a_recipe_does_not_have_are_refused(project: Project) -> None:
+    found = refusal("recipe=free torch=2.10,2.9 python=3.10 kernels=inline", free_project(project))
+    assert found.detail == (
+        "torch=2.10,2.9: recipe free binds to no torch and no Python, so one package serves them all; leave torch= out",
+        "python=3.10: recipe free binds to no torch and no Python, so one package serves them all; leave python= out",
+        "kernels=inline is upstream's own build, which recipe free is not of",
+    )
+
+
+def test_all_is_no_word_for_a_torch(project: Project) -> None:
+    request = parse_words(["recipe=free", "all"], free_project(project))
+    assert request.everything
+    assert request.cuda == tuple(project.matrix.toolkits)
