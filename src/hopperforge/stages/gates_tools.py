@@ -117,7 +117,10 @@ class DeviceCode:
 
 
 def read_device_code(lines: Sequence[str]) -> DeviceCode:
-    """Read the output of `cuobjdump -all --list-elf --list-ptx`; ValueError for a list entry of unknown form."""
+    """Read the output of `cuobjdump -all --list-elf --list-ptx`; ValueError for a list entry of unknown form.
+
+    PTX is for a virtual architecture, compute_90, and cuobjdump lists it by the name of the real one, sm_90.
+    """
     found: dict[str, set[str]] = {"ELF": set(), "PTX": set()}
     for line in lines:
         if match := _LISTED.fullmatch(line.strip()):
@@ -125,7 +128,8 @@ def read_device_code(lines: Sequence[str]) -> DeviceCode:
         elif line.startswith(("ELF file", "PTX file")):
             message = f"cuobjdump lists {line!r}, whose target cannot be told"
             raise ValueError(message)
-    return DeviceCode(machine=frozenset(found["ELF"]), ptx=frozenset(found["PTX"]))
+    ptx = frozenset(name.replace("sm_", "compute_") for name in found["PTX"])
+    return DeviceCode(machine=frozenset(found["ELF"]), ptx=ptx)
 
 
 @gate("architectures")
