@@ -130,7 +130,7 @@ def _machine(call: Call) -> str:
 
 def _compare(call: Call, before: Rebuilt, after: Rebuilt) -> None:
     """Refuse what came out with other bytes, by the first stage that differs; GateError with all that is known."""
-    if before.record.wheel.sha256 == after.record.wheel.sha256:
+    if (before.record.wheel.sha256, before.record.tarball) == (after.record.wheel.sha256, after.record.tarball):
         return
     differences = [str(difference) for difference in compare_records(before.record, after.record)]
     members = different_members(before.path, after.path)

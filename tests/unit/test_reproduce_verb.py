@@ -11,7 +11,7 @@ from tests.unit.record_zoo import REPRODUCTION
 
 from hopperforge.cli import run_command
 from hopperforge.errors import CompileError, GateError, ToolError
-from hopperforge.model.record import Record
+from hopperforge.model.record import FileFacts, Record
 from hopperforge.model.versions import PythonVersion
 from hopperforge.run.files import write_atomic
 from hopperforge.stages import rebuild
@@ -133,6 +133,18 @@ def test_other_bytes_are_refused_by_the_first_stage_and_kept(house: Path, tmp_pa
     assert any("diffoscope" in line for line in caught.value.detail)
 
 
+def test_another_tarball_beside_the_same_wheel_is_not_reproduced(house: Path, tmp_path: Path) -> None:
+    path = _wheel(house)
+    record = Record.from_json(Path(f"{path}.json").read_bytes(), "r")
+    one, other = (FileFacts(file="a.tar.zst", sha256=digit * 64, size=1) for digit in "ab")
+    before = rebuild.Rebuilt(path=path, record=dataclasses.replace(record, tarball=one))
+    after = rebuild.Rebuilt(path=path, record=dataclasses.replace(record, tarball=other))
+    _compare(_call(tmp_path), before, before)
+    with pytest.raises(GateError) as caught:
+        _compare(_call(tmp_path), before, after)
+    assert caught.value.detail[0] == f"repair: the tarball was {'a' * 64}, and is {'b' * 64}"
+
+
 def _call(folder: Path) -> Call:
     return Call(
         words=(),
@@ -155,4 +167,5 @@ def test_a_copied_checkout_has_what_a_build_reads_and_no_other_rights(project_ro
     assert (copy / "recipes" / "fa3-fwd" / "recipe.yaml").is_file()
     assert (copy / "LICENSE").read_bytes() == (project_root / "LICENSE").read_bytes()
     assert not (copy / "flash-attention" / "src").exists()
+    assert (copy / "recipes" / "fa3-cpp" / "src" / "api.cpp").is_file()  # a front's own, and not fetched
     assert all(path.stat().st_mode & 0o077 == 0 for path in copy.rglob("*"))

@@ -8,6 +8,7 @@ is bound by `front_torch`.
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
@@ -191,10 +192,15 @@ def own_build_key(inputs: FrontInputs, headers: Headers | None, kernels: str, sb
             "toolkit": inputs.toolkit.key,
             "host_compiler": inputs.compiler.key,
             "epoch": inputs.source.pin.epoch,
-            "writers": last_writers(),
+            "writers": own_writers(front),
             "image": "host" if inputs.image is None else inputs.image.id,
         },
     )
+
+
+def own_writers(front: Front) -> dict[str, str]:
+    """List what writes the bytes of a package beside the compilers, with versions."""
+    return last_writers() | ({"zstandard": version("zstandard")} if front.tarball else {})
 
 
 def excluded(build: Build) -> frozenset[str]:

@@ -12,7 +12,7 @@ from hopperforge.model.record import TORCH, FrameworkFacts
 from hopperforge.model.wheel import RawWheel
 from hopperforge.run.workspace import Workspace
 from hopperforge.stages import front_own, front_torch
-from hopperforge.stages.front_inputs import FrontInputs, last_writers, writers
+from hopperforge.stages.front_inputs import FrontInputs, writers
 from hopperforge.stages.jax_kit import obtain_jax_kit
 from hopperforge.stages.torch_kit import TorchKit, obtain_torch_kit
 
@@ -48,7 +48,8 @@ def front_flags(inputs: FrontInputs) -> tuple[str, ...]:
 
 def front_writers(inputs: FrontInputs) -> Mapping[str, str]:
     """List what writes a wheel's bytes beside the compilers, with versions."""
-    return last_writers() if inputs.build.recipe.front.kind.own else writers(inputs.image)
+    front = inputs.build.recipe.front
+    return front_own.own_writers(front) if front.kind.own else writers(inputs.image)
 
 
 def front_sources(inputs: FrontInputs) -> Mapping[str, str]:

@@ -127,11 +127,11 @@ def _of_front(wheel: WheelArchive, build: Build, tarball: Tarball | None) -> Seq
 
 def _ask(wheel: WheelArchive, build: Build, floor: str | None, workspace: Workspace) -> Sequence[GateResult]:
     profile = build.profile
-    # cuobjdump names PTX by the architecture that is meant: what -gencode calls compute_90 it lists as sm_90
-    ptx = frozenset(name.replace("compute_", "sm_") for name in profile.ptx)
     abi3 = (gates_tools.abi3_gate(wheel, workspace=workspace),) if build.recipe.front.kind.binds_torch else ()
     return (
         gates_tools.platform_tag_gate(wheel, floor=floor, workspace=workspace),
         *abi3,
-        gates_tools.architectures_gate(wheel, architectures=profile.architectures, ptx=ptx, workspace=workspace),
+        gates_tools.architectures_gate(
+            wheel, architectures=profile.architectures, ptx=profile.ptx, workspace=workspace
+        ),
     )

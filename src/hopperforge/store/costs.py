@@ -175,8 +175,8 @@ _GIB_LITTLE: Final = 0.95
 # cicc and ptxas run once for every -gencode, and took 62 of the 88 s of the hdim128 unit.
 _SHARE_PER_TARGET: Final = 0.7
 
-# Kernels that a recipe brings itself have no CUTLASS in them: those of flash-attn-fp32 took 0.2 GB and up to a minute for
-# each target, nvcc 13.0 on 2 cores.
+# Kernels that a recipe brings itself have no CUTLASS in them: those of flash-attn-fp32 took 0.2 GB and up to a minute
+# for each target, nvcc 13.0 on 2 cores.
 _OWN_FOLDER: Final = "kernels/"
 _OWN_UNIT: Final = Cost(seconds=60.0, peak_rss=1_000_000_000)
 _SMALL_UNITS: Final = {
