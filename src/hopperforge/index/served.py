@@ -21,7 +21,15 @@ from hopperforge.model.versions import CudaVersion, PythonVersion, TorchVersion
 TORCHES: Final = tuple(f"2.{minor}" for minor in range(5, 16))
 PYTHONS: Final = tuple(f"3.{minor}" for minor in range(9, 15))
 
-GPUS: Final[Mapping[str, str]] = {"sm_80": "A100", "sm_90": "H100, H200", "sm_90a": "H100, H200"}
+GPUS: Final[Mapping[str, str]] = {
+    "sm_70": "V100",
+    "sm_75": "T4",
+    "sm_80": "A100",
+    "sm_86": "A10, RTX 3090",
+    "sm_89": "L4, RTX 4090",
+    "sm_90": "H100, H200",
+    "sm_90a": "H100, H200",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,352 @@
+// The geometry of a thread block's tile, how its parts come into shared memory, and the two matrix products.
+//
+// All kernels have one shape. A thread block owns some rows (queries, or keys where dK and dV are made) and walks over
+// blocks of the other sequence, its columns. Each warp owns whole rows, so that a row's softmax never leaves its warp:
+//
+//     lanes        kLaneRows x kLaneCols        2 x 16, or 4 x 8 forward up to head dimension 64
+//     a thread     8 rows, two groups of 4      times columns of the scores, in groups of 4, or of the output
+//
+// Products are outer products in registers. What is streamed comes in chunks: of all columns and 32 dimensions for
+// scores, of some columns and all dimensions for outputs; two slots take turns, so that the next chunk is on its way
+// while one is worked on. Lanes 2i and 2i + 1 read the same columns: a 16-byte read of shared memory then takes 2
+// cycles for the whole warp in place of 4.
+#pragma once
+
+#include <stdint.h>
+
+namespace flash_attention_fp32 {
+
+constexpr int kChunkDims = 32;
+constexpr int kThreadRows = 8;
+
+// kResident: how many tensors of the block's rows stay in shared memory, 1 forward, 2 backward.
+// kSmall: for GPUs below compute capability 8.0, where a thread block may have 64 KiB and copies are not asynchronous.
+template <int kHeadDim, int kResident, bool kSmall>
+struct Tile {
+    static constexpr int kWarps = kSmall && kResident == 2 ? 2 : 4;
+    static constexpr int kThreads = 32 * kWarps;
+    static constexpr int kLaneCols = kResident == 2 || kHeadDim > 64 ? 16 : 8;
+    static constexpr int kLaneRows = 32 / kLaneCols;
+    static constexpr int kWarpRows = kThreadRows * kLaneRows;
+    static constexpr int kRows = kWarps * kWarpRows;
+    // Columns of a block: 8 a thread where shared memory has room for the weights, else 4.
+    static constexpr int kThreadCols = !kSmall && kResident == 1 ? 8 : 4;
+    static constexpr int kCols = kThreadCols * kLaneCols;
+    static constexpr int kOut = kHeadDim / kLaneCols;
+    static constexpr int kChunkRows = !kSmall && (kResident == 1 || kHeadDim <= 64) ? 32 : 16;
+    static constexpr int kStages = kSmall ? 1 : 2;
+    // 4 more than needed: rows that are read at once lie in different banks.
+    static constexpr int kResidentStride = kHeadDim + 4;
+    static constexpr int kWeightStride = kCols + 4;
+    static constexpr int kResidentFloats = kRows * kResidentStride;
+    static constexpr int kWeightFloats = kRows * kWeightStride;
+    static constexpr int kDimsChunk = kCols * kChunkDims;
+    static constexpr int kRowsChunk = kChunkRows * kHeadDim;
+    static constexpr int kSlot = kDimsChunk > kRowsChunk ? kDimsChunk : kRowsChunk;
+    static constexpr int kDimsParts = kHeadDim / kChunkDims;
+    static constexpr int kRowsParts = kCols / kChunkRows;
+    static constexpr int kBytes = 4 * (kResident * kResidentFloats + kWeightFloats + kStages * kSlot);
+    static_assert(kBytes <= (kSmall ? 65536 : 101376), "more shared memory than the smallest GPU of this class has");
+};
+
+// Where a thread stands: first row and first column of it, within the tile.
+template <typename T>
+struct Place {
+    int warp_row;
+    int lane_row;
+    int lane_col;
+
+    __device__ __forceinline__ Place() {
+        const int lane = threadIdx.x & 31;
+        warp_row = (threadIdx.x >> 5) * T::kWarpRows;
+        if (T::kLaneCols == 16) {
+            lane_row = lane & 1;
+            lane_col = ((lane >> 1) & 7) | ((lane >> 4) << 3);
+        } else {
+            lane_row = (lane & 1) | ((lane >> 4) << 1);
+            lane_col = (lane >> 1) & 7;
+        }
+    }
+    // Rows come in two groups of 4 neighbours, columns of scores in groups of 4 neighbours.
+    __device__ __forceinline__ int row(int index) const {
+        return warp_row + lane_row * 4 + (index & 3) + (index >> 2) * (T::kLaneRows * 4);
+    }
+    __device__ __forceinline__ int col(int index) const {
+        return lane_col * 4 + (index & 3) + (index >> 2) * (T::kLaneCols * 4);
+    }
+};
+
+// The lanes that share a row differ in these bits.
+template <typename T>
+__device__ __forceinline__ float max_of_row(float value) {
+#pragma unroll
+    for (int bit = 2; bit <= T::kLaneCols; bit *= 2) {
+        value = fmaxf(value, __shfl_xor_sync(0xffffffffu, value, bit));
+    }
+    return value;
+}
+
+template <typename T>
+__device__ __forceinline__ float sum_of_row(float value) {
+#pragma unroll
+    for (int bit = 2; bit <= T::kLaneCols; bit *= 2) {
+        value += __shfl_xor_sync(0xffffffffu, value, bit);
+    }
+    return value;
+}
+
+// --- copies
+
+// Rows of one head of one sequence: those from `count` on do not exist and are read as zeros. A stride is below 2^31.
+struct Rows {
+    const float *data;
+    int stride;
+    int count;
+};
+
+__device__ __forceinline__ float *row_of(const Rows &rows, int row) {
+    return const_cast<float *>(rows.data) + static_cast<int64_t>(row) * rows.stride;
+}
+
+// Copies 16 bytes; asynchronous from compute capability 8.0 on.
+__device__ __forceinline__ void copy_unit(float *to, const float *from) {
+#if __CUDA_ARCH__ >= 800
+    const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(to));
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;\n" ::"r"(address), "l"(from));
+#else
+    *reinterpret_cast<float4 *>(to) = __ldg(reinterpret_cast<const float4 *>(from));
+#endif
+}
+
+__device__ __forceinline__ void wait_for_copies() {
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.wait_all;\n" ::: "memory");
+#endif
+}
+
+// Copies kCount rows of kUnits units of 16 bytes, beginning with row `first` and dimension `dim`; `place` says where in
+// `to` a unit of a row goes. Every thread keeps to one unit where it can: then an address is one multiplication.
+template <int kThreads, int kCount, int kUnits, typename Place>
+__device__ __forceinline__ void copy_rows(float *to, const Rows &rows, int first, int dim, Place place) {
+    static_assert(kCount * kUnits % kThreads == 0, "every thread copies the same number of units");
+    constexpr int kSteps = kCount * kUnits / kThreads;
+    if (kThreads % kUnits == 0 && first + kCount <= rows.count) {
+        constexpr int kRowsOfStep = kThreads / kUnits;
+        const int row = threadIdx.x / kUnits, unit = threadIdx.x % kUnits;
+        const float *from = rows.data + static_cast<int64_t>(first + row) * rows.stride + dim + unit * 4;
+#pragma unroll
+        for (int step = 0; step < kSteps; ++step) {
+            copy_unit(to + place(row + step * kRowsOfStep, unit),
+                      from + static_cast<int64_t>(rows.stride) * (step * kRowsOfStep));
+        }
+        return;
+    }
+#pragma unroll 1
+    for (int index = threadIdx.x; index < kCount * kUnits; index += kThreads) {
+        const int row = index / kUnits, unit = index % kUnits;
+        float *where = to + place(row, unit);
+        if (first + row < rows.count) {
+            copy_unit(where, rows.data + static_cast<int64_t>(first + row) * rows.stride + dim + unit * 4);
+        } else {
+            *reinterpret_cast<float4 *>(where) = make_float4(0.f, 0.f, 0.f, 0.f);
+        }
+    }
+}
+
+// The block's own rows, all dimensions. Neighbours swap places, so that a product's two factors come to lie in registers
+// of different banks: three operands of one bank cost a cycle more.
+template <typename T, int kHeadDim>
+__device__ __forceinline__ void load_resident(float *to, const Rows &rows, int first) {
+    constexpr int kUnits = kHeadDim / 4;
+#pragma unroll 4
+    for (int index = threadIdx.x; index < T::kRows * kUnits; index += T::kThreads) {
+        const int row = index / kUnits, unit = index % kUnits;
+        float4 four = make_float4(0.f, 0.f, 0.f, 0.f);
+        if (first + row < rows.count) {
+            four = __ldg(reinterpret_cast<const float4 *>(rows.data + static_cast<int64_t>(first + row) * rows.stride + unit * 4));
+        }
+        *reinterpret_cast<float4 *>(to + row * T::kResidentStride + unit * 4) = make_float4(four.y, four.x, four.w, four.z);
+    }
+}
+
+// A chunk for scores: kCols rows of the streamed tensor, 32 dimensions. Units of a row are permuted so that lanes, which
+// read rows 4 apart, find them in different banks.
+template <typename T>
+__device__ __forceinline__ void load_dims(float *to, const Rows &rows, int first, int dim) {
+    copy_rows<T::kThreads, T::kCols, kChunkDims / 4>(to, rows, first, dim, [](int row, int unit) {
+        return row * kChunkDims + ((unit ^ ((row >> 2) & 7)) << 2);
+    });
+}
+
+// A chunk for outputs: kChunkRows rows of the streamed tensor, all dimensions.
+template <typename T, int kHeadDim>
+__device__ __forceinline__ void load_rows(float *to, const Rows &rows, int first) {
+    copy_rows<T::kThreads, T::kChunkRows, kHeadDim / 4>(
+        to, rows, first, 0, [](int row, int unit) { return row * kHeadDim + unit * 4; });
+}
+
+// Two slots that take turns (one where copies are not asynchronous); `copy` copies a part of what is streamed into one.
+template <typename T>
+struct Ring {
+    float *base;
+    int slot;
+
+    __device__ __forceinline__ explicit Ring(float *memory) : base(memory), slot(0) {}
+
+    // Gives the chunk of `part`, which was asked for last, and asks for the next one.
+    template <typename Copy>
+    __device__ __forceinline__ const float *turn(Copy copy, int part) {
+        if (T::kStages == 1) {
+            __syncthreads();
+            copy(base, part);
+            __syncthreads();
+            return base;
+        }
+        wait_for_copies();
+        __syncthreads();
+        const float *ready = base + slot * T::kSlot;
+        slot ^= 1;
+        copy(base + slot * T::kSlot, part + 1);
+        return ready;
+    }
+};
+
+// --- products
+
+__device__ __forceinline__ float4 read4(const float *from) { return *reinterpret_cast<const float4 *>(from); }
+
+template <int kRows, int kCols>
+__device__ __forceinline__ void clear(float (&values)[kRows][kCols]) {
+#pragma unroll
+    for (int row = 0; row < kRows; ++row) {
+#pragma unroll
+        for (int col = 0; col < kCols; ++col) values[row][col] = 0.f;
+    }
+}
+
+// scores += own rows x streamed columns, over the 32 dimensions of a chunk. `own` is the resident tile at the chunk's
+// first dimension.
+template <typename T>
+__device__ __forceinline__ void multiply_dims(
+    float (&scores)[kThreadRows][T::kThreadCols], const float *own, const float *chunk, const Place<T> &place) {
+    own += place.row(0) * T::kResidentStride;
+    chunk += place.col(0) * kChunkDims;
+    const int swizzle = place.lane_col & 7;
+#pragma unroll 2
+    for (int unit = 0; unit < kChunkDims / 4; ++unit) {
+        float4 right[T::kThreadCols];
+        const float *from = chunk + ((unit ^ swizzle) << 2);
+#pragma unroll
+        for (int col = 0; col < T::kThreadCols; ++col) {
+            right[col] = read4(from + ((col & 3) + (col >> 2) * (T::kLaneCols * 4)) * kChunkDims);
+        }
+#pragma unroll
+        for (int row = 0; row < kThreadRows; ++row) {
+            const int distance = (row & 3) + (row >> 2) * (T::kLaneRows * 4);
+            const float4 left = read4(own + distance * T::kResidentStride + unit * 4);
+#pragma unroll
+            for (int col = 0; col < T::kThreadCols; ++col) scores[row][col] = fmaf(left.y, right[col].x, scores[row][col]);
+#pragma unroll
+            for (int col = 0; col < T::kThreadCols; ++col) scores[row][col] = fmaf(left.x, right[col].y, scores[row][col]);
+#pragma unroll
+            for (int col = 0; col < T::kThreadCols; ++col) scores[row][col] = fmaf(left.w, right[col].z, scores[row][col]);
+#pragma unroll
+            for (int col = 0; col < T::kThreadCols; ++col) scores[row][col] = fmaf(left.z, right[col].w, scores[row][col]);
+        }
+    }
+}
+
+// A thread's columns of the output: groups of 4 neighbours, kLaneCols groups apart; for head dimension 96 a group of 2.
+template <typename T>
+__device__ __forceinline__ void read_out_columns(float (&to)[T::kOut], const float *row, int lane_col) {
+#pragma unroll
+    for (int group = 0; group < T::kOut / 4; ++group) {
+        const float4 four = read4(row + (group * T::kLaneCols + lane_col) * 4);
+        to[group * 4] = four.x, to[group * 4 + 1] = four.y, to[group * 4 + 2] = four.z, to[group * 4 + 3] = four.w;
+    }
+    if (T::kOut % 4 == 2) {
+        constexpr int kBegin = T::kOut / 4 * 4;
+        const float2 two = *reinterpret_cast<const float2 *>(row + kBegin * T::kLaneCols + lane_col * 2);
+        to[kBegin] = two.x, to[kBegin + 1] = two.y;
+    }
+}
+
+template <typename T>
+__device__ __forceinline__ void write_out_columns(float *row, const float (&from)[T::kOut], float factor, int lane_col) {
+#pragma unroll
+    for (int group = 0; group < T::kOut / 4; ++group) {
+        *reinterpret_cast<float4 *>(row + (group * T::kLaneCols + lane_col) * 4) =
+            make_float4(from[group * 4] * factor, from[group * 4 + 1] * factor, from[group * 4 + 2] * factor,
+                        from[group * 4 + 3] * factor);
+    }
+    if (T::kOut % 4 == 2) {
+        constexpr int kBegin = T::kOut / 4 * 4;
+        *reinterpret_cast<float2 *>(row + kBegin * T::kLaneCols + lane_col * 2) =
+            make_float2(from[kBegin] * factor, from[kBegin + 1] * factor);
+    }
+}
+
+// out += weights x streamed rows, over the rows of a chunk. `weights` is the tile of weights at the chunk's first row.
+template <typename T, int kHeadDim>
+__device__ __forceinline__ void multiply_rows(
+    float (&out)[kThreadRows][T::kOut], const float *weights, const float *chunk, const Place<T> &place) {
+    weights += place.row(0) * T::kWeightStride;
+#pragma unroll 2
+    for (int step = 0; step < T::kChunkRows; step += 4) {
+        float right[4][T::kOut];
+#pragma unroll
+        for (int index = 0; index < 4; ++index) {
+            read_out_columns<T>(right[index], chunk + (step + index) * kHeadDim, place.lane_col);
+        }
+#pragma unroll
+        for (int row = 0; row < kThreadRows; ++row) {
+            const int distance = (row & 3) + (row >> 2) * (T::kLaneRows * 4);
+            const float4 left = read4(weights + distance * T::kWeightStride + step);
+#pragma unroll
+            for (int col = 0; col < T::kOut; ++col) out[row][col] = fmaf(left.x, right[0][col], out[row][col]);
+#pragma unroll
+            for (int col = 0; col < T::kOut; ++col) out[row][col] = fmaf(left.y, right[1][col], out[row][col]);
+#pragma unroll
+            for (int col = 0; col < T::kOut; ++col) out[row][col] = fmaf(left.z, right[2][col], out[row][col]);
+#pragma unroll
+            for (int col = 0; col < T::kOut; ++col) out[row][col] = fmaf(left.w, right[3][col], out[row][col]);
+        }
+    }
+}
+
+// out += weights transposed x own rows, over all rows of the block: `weights` and `own` are at their first row, and out's
+// rows are columns of the weights, beginning with column `first`. Neighbouring columns of out are swapped, as in `own`.
+template <typename T, int kHeadDim>
+__device__ __forceinline__ void multiply_transposed(
+    float (&out)[kThreadRows][T::kOut], const float *weights, const float *own, int first, const Place<T> &place) {
+    weights += first + place.row(0);
+#pragma unroll 4
+    for (int step = 0; step < T::kRows; ++step) {
+        float right[T::kOut];
+        read_out_columns<T>(right, own + step * T::kResidentStride, place.lane_col);
+        const float4 low = read4(weights + step * T::kWeightStride);
+        const float4 high = read4(weights + step * T::kWeightStride + T::kLaneRows * 4);
+        const float left[kThreadRows] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+#pragma unroll
+        for (int row = 0; row < kThreadRows; ++row) {
+#pragma unroll
+            for (int col = 0; col < T::kOut; ++col) out[row][col] = fmaf(left[row], right[col], out[row][col]);
+        }
+    }
+}
+
+// Puts a thread's weights where its warp reads them as rows.
+template <typename T>
+__device__ __forceinline__ void store_weights(
+    float *weights, const float (&values)[kThreadRows][T::kThreadCols], const Place<T> &place) {
+#pragma unroll
+    for (int row = 0; row < kThreadRows; ++row) {
+#pragma unroll
+        for (int col = 0; col < T::kThreadCols; col += 4) {
+            *reinterpret_cast<float4 *>(weights + place.row(row) * T::kWeightStride + place.col(col)) =
+                make_float4(values[row][col], values[row][col + 1], values[row][col + 2], values[row][col + 3]);
+        }
+    }
+}
+
+}  // namespace flash_attention_fp32

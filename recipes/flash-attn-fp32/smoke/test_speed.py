@@ -1,0 +1,54 @@
+"""TFLOP/s of forward and backward, for gpu.json. What is fast enough is for benchmarks/fp32_attention.py to say."""
+
+from __future__ import annotations
+
+import statistics
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from smoke_kit import Subject, make_inputs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def seconds(call: Callable[[], Any]) -> float:
+    """Median of ten calls."""
+    times = []
+    for _ in range(12):
+        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        begin.record()
+        call()
+        end.record()
+        end.synchronize()
+        times.append(float(begin.elapsed_time(end)) / 1000)
+    return statistics.median(times[2:])
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("head_dim", [64, 128])
+def test_speed(subject: Subject, speeds: list[dict[str, Any]], head_dim: int, causal: bool) -> None:
+    batch, seqlen, heads = 2, 2048, 16
+    inputs = make_inputs(batch=batch, seqlen_q=seqlen, seqlen_k=seqlen, heads=heads, heads_k=heads, head_dim=head_dim)
+    out = subject.attend(*inputs.leaves, causal=causal)
+    operations = 4 * batch * heads * seqlen**2 * head_dim / (2 if causal else 1)
+    measured = {
+        "forward": operations / seconds(lambda: subject.attend(*inputs.leaves, causal=causal)),
+        "backward": 2.5
+        * operations
+        / seconds(lambda: torch.autograd.grad(out, inputs.leaves, inputs.dout, retain_graph=True)),
+    }
+    for direction, speed in measured.items():
+        assert speed > 0
+        speeds.append(
+            {
+                "batch": batch,
+                "seqlen": seqlen,
+                "heads": heads,
+                "head_dim": head_dim,
+                "causal": causal,
+                "dtype": f"float32 {direction}",
+                "tflops": round(speed / 1e12, 2),
+            }
+        )
