@@ -318,7 +318,7 @@ def test_a_wheel_of_an_index_is_bound_again_from_its_record_alone(
     home: Path, podman: Mapping[str, str], tmp_path: Path
 ) -> None:
     wheel = Path(str(report(home)["wheel"]))
-    published = hopperforge("publish", f"to={tmp_path / 'index'}", f"wheel={wheel.name}", home=home)
+    published = hopperforge("publish", f"to={tmp_path / 'index'}", f"wheel={wheel.name}", "--allow-unproven", home=home)
     assert published.status == 0, published.err
     with serving(tmp_path / "index", home) as address:
         url = f"{address}pool/fa3-fwd/{wheel.name.replace('+', '%2B')}"
