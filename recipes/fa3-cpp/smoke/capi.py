@@ -74,7 +74,7 @@ class ForwardParams(ctypes.Structure):
         ("cu_seqlens_k_new", ctypes.c_void_p),
         *((name, ctypes.c_void_p) for name in ("rotary_cos", "rotary_sin", "seqlens_rotary")),
         *((name, ctypes.c_int32) for name in ("rotary_seqlen", "rotary_dim", "rotary_interleaved")),
-        *((name, ctypes.c_int32) for name in ("num_splits", "pack_gqa", "reuse_schedule")),
+        *((name, ctypes.c_int32) for name in ("num_splits", "pack_gqa")),
     ]
 
 

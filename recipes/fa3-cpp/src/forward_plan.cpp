@@ -178,7 +178,7 @@ bool needs_semaphore(const Flash_fwd_params& kernel) {
 
 // Where lengths vary a small kernel writes the schedule first: rows of one int a sequence, each row aligned to 16
 // bytes.
-void place_schedule(const Forward& params, Workspace& workspace, ForwardPlan& plan) {
+void place_schedule(Workspace& workspace, ForwardPlan& plan) {
   Flash_fwd_params& kernel = plan.kernel;
   kernel.varlen_sort_batches = !kernel.is_local;
   kernel.head_swizzle = kernel.is_causal || kernel.is_local;
@@ -191,11 +191,10 @@ void place_schedule(const Forward& params, Workspace& workspace, ForwardPlan& pl
     kernel.varlen_batch_idx_ptr = kernel.varlen_sort_batches ? rows + 2 * row : nullptr;
     kernel.num_nheads_in_l2_ptr = kernel.head_swizzle ? rows + 3 * row : nullptr;
     kernel.prepare_varlen_pdl = kernel.b <= kSequencesOfOnePreparingBlock;
-    kernel.skip_scheduler_metadata_computation = params.reuse_schedule != 0;
   }
   if (needs_semaphore(kernel)) {
     kernel.tile_count_semaphore = workspace.take<int>(1);
-    plan.clears_semaphore = !varlen || kernel.skip_scheduler_metadata_computation;
+    plan.clears_semaphore = !varlen;
   }
 }
 
@@ -241,7 +240,7 @@ Status plan_forward(const Forward& params, const Device& device, void* base, For
   choose(params, kernel);
 
   Workspace workspace(base);
-  place_schedule(params, workspace, plan);
+  place_schedule(workspace, plan);
   place_splits(workspace, kernel);
   const Extents queries = query_extents(problem, problem.head_dim);
   kernel.softmax_lse_ptr = params.softmax_lse != nullptr

@@ -170,9 +170,6 @@ typedef struct hopperforge_fa3_forward_params {
   int32_t num_splits;
   /* Whether query heads of one key head share tiles: 0, 1, or -1: chosen by the library. */
   int32_t pack_gqa;
-  /* Not 0: the workspace still holds the schedule of the last call, which had the same lengths, sizes and masks; saves
-   * a small kernel where lengths vary. */
-  int32_t reuse_schedule;
 } hopperforge_fa3_forward_params;
 
 typedef struct hopperforge_fa3_backward_params {
