@@ -218,7 +218,7 @@ def test_equal_packages_give_equal_bytes(house: Path, tmp_path: Path) -> None:
         ([], 2, "cuda= and torch= are needed"),
         (["cuda=12.8"], 2, "cuda= and torch= are needed"),
         (["cuda=12", "torch=2.9"], 2, "cuda=: '12' is not a CUDA version"),
-        (["cuda=12.8", "torch=2.9", "recipe=fa4"], 2, "recipe=fa4: there is fa3-fwd"),
+        (["cuda=12.8", "torch=2.9", "recipe=fa4"], 2, "recipe=fa4: there is fa3-cpp, fa3-fwd, fa3-jax, flash-attn-fp32"),
         (["cuda=12.8", "torch=2.9", "with=jax", "python=3.12"], 2, "with=jax: there is with=torch"),
         (["cuda=12.8", "torch=2.9", "with=torch"], 2, "python= and with=torch go together"),
         (["cuda=12.8", "torch=2.9", "python=3.12"], 2, "python= and with=torch go together"),
