@@ -37,7 +37,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> FrontInputs:
 def make(inputs: FrontInputs, folder: Path) -> Path:
     out = folder / "out"
     out.mkdir(parents=True)
-    return bind_own(inputs, zoo.pack(folder), None, out=out, workspace=zoo.workspace(folder)).path
+    return bind_own(inputs, zoo.pack(folder), None, jobs=2, out=out, workspace=zoo.workspace(folder)).path
 
 
 @pytest.fixture(scope="module")
