@@ -131,3 +131,14 @@ def test_ptx_serves_every_newer_gpu() -> None:
     older = replace(NODE, gpus=(Gpu("NVIDIA A100", (8, 0)),))
     assert choose(known(fat), newer, Wanted(project="tiny-lib"))[0] is not None
     assert choose(known(fat), older, Wanted(project="tiny-lib"))[0] is None
+
+
+def test_a_page_says_whose_kernels_they_are() -> None:
+    own = free_record(profile="own-fat", source=replace(record().source, commit="", trees={"kernels": "0f" * 32}))
+    publication = Publication(driver="580.65.06", default=True, uploaded="2026-11-27T00:00:00Z")
+    page = site_pages(Catalog.of([make_entry(own, METADATA, publication)]))["index.html"].decode()
+    assert "kernels of the recipe itself" in page
+    table = page.partition('<section id="profiles"')[2].partition("</section>")[0]
+    assert "own-fat" not in table
+    upstream = site_pages(Catalog.of([entry()]))["index.html"].decode()
+    assert f"upstream commit <code>{record().source.commit}</code>" in upstream

@@ -45,7 +45,7 @@ def site_pages(catalog: Catalog) -> Mapping[str, bytes]:
     choices = Choices.of(catalog)
     rows = make_rows(catalog, choices)
     chooser = make_chooser(rows, choices)
-    profiles = _profiles(rows)
+    profiles = _profiles([row for row in rows if row.entry.commit])  # features are those of upstream's kernels
     style, script = _part("style.css"), _part("script.js")
     text = _template().render(
         rows=_in_page_order(rows),

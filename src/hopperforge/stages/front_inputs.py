@@ -5,6 +5,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from typing import Final
 
 from hopperforge.errors import InputError
 from hopperforge.model.cell import AbiClass, Build
@@ -57,11 +58,19 @@ def licence_hashes(inputs: FrontInputs) -> dict[str, str]:
     return {name: hashlib.sha256(text).hexdigest() for name, text in inputs.licences.items()}
 
 
+IMAGE_WRITERS: Final = ("setuptools", "auditwheel")
+"""What writes a wheel where upstream's front is bound: in the image, or beside hopperforge on the host."""
+
+
 def writers(image: Image | None) -> dict[str, str]:
     """List what writes a wheel's bytes beside the compilers, with versions; those of the end are always this one's."""
-    names = ("setuptools", "auditwheel")
-    found = {name: version(name) if image is None else image.tools[name] for name in names}
+    found = packaging_writers() if image is None else {name: image.tools[name] for name in IMAGE_WRITERS}
     return found | last_writers()
+
+
+def packaging_writers() -> dict[str, str]:
+    """Give this machine's versions of them."""
+    return {name: version(name) for name in IMAGE_WRITERS}
 
 
 def last_writers() -> dict[str, str]:

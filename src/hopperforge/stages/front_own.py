@@ -184,7 +184,7 @@ def own_build_key(inputs: FrontInputs, headers: Headers | None, kernels: str, sb
             "facts": {name: str(value) for name, value in build_facts(inputs).items()},
             "placeholders": placeholders(inputs),
             "flags": front_flags(inputs, headers),
-            "repair": repair_settings(excluded(build)),
+            "repair": {**repair_settings(excluded(build)), "auditwheel": version("auditwheel")},
             "package": [build.recipe.package.distribution, build.recipe.package.package, build.recipe.package.summary],
             "licence": EXPRESSION,
             "licences": licence_hashes(inputs),
