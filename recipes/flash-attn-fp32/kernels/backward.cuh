@@ -97,6 +97,9 @@ __global__ void __launch_bounds__(128, blocks_per_multiprocessor(kHeadDim)) back
 
     float dk[kThreadRows][T::kOut], dv[kThreadRows][T::kOut];
     clear(dk), clear(dv);
+    constexpr int kSecond = T::kDimsParts, kThird = 2 * T::kDimsParts, kFourth = kThird + T::kRowsParts;
+    constexpr int kEnd = kFourth + T::kRowsParts;
+
     const int steps = (blocks - first_block) * group;
     if (steps > 0) {
         load_resident<T, kHeadDim>(own_keys, sequence.keys(params, params.k, head_k), first_row);
@@ -108,25 +111,15 @@ __global__ void __launch_bounds__(128, blocks_per_multiprocessor(kHeadDim)) back
     for (int step = 0; step < steps; ++step) {
         const int first_col = block * T::kCols;
         const Rows queries = sequence.queries(params, params.q), gradients = sequence.queries(params, params.dout);
-        // What comes after the last part of a product is the first part of the next one.
-        const auto copy_scores = [&](float *to, int part) {
-            const bool here = part < T::kDimsParts;
-            load_dims<T>(to, here ? queries : gradients, first_col, here ? part * kChunkDims : 0);
-        };
-        const auto copy_slopes = [&](float *to, int part) {
-            if (part < T::kDimsParts) {
-                load_dims<T>(to, gradients, first_col, part * kChunkDims);
-            } else {
-                load_rows<T, kHeadDim>(to, gradients, first_col);
-            }
-        };
-        const auto copy_dv = [&](float *to, int part) {
-            const bool here = part < T::kRowsParts;
-            load_rows<T, kHeadDim>(to, here ? gradients : queries, first_col + (here ? part * T::kChunkRows : 0));
-        };
-        const auto copy_dk = [&](float *to, int part) {
-            if (part < T::kRowsParts) {
-                load_rows<T, kHeadDim>(to, queries, first_col + part * T::kChunkRows);
+        const auto copy = [&](float *to, int part) {
+            if (part < kSecond) {
+                load_dims<T>(to, queries, first_col, part * kChunkDims);
+            } else if (part < kThird) {
+                load_dims<T>(to, gradients, first_col, (part - kSecond) * kChunkDims);
+            } else if (part < kFourth) {
+                load_rows<T, kHeadDim>(to, gradients, first_col + (part - kThird) * T::kChunkRows);
+            } else if (part < kEnd) {
+                load_rows<T, kHeadDim>(to, queries, first_col + (part - kFourth) * T::kChunkRows);
             } else if (step + 1 < steps) {
                 Sequence next = sequence;
                 next.head += block + 1 == blocks;
@@ -140,14 +133,14 @@ __global__ void __launch_bounds__(128, blocks_per_multiprocessor(kHeadDim)) back
             clear(scores);
 #pragma unroll 1
             for (int part = 0; part < T::kDimsParts; ++part) {
-                const float *chunk = ring.turn(copy_scores, part);
+                const float *chunk = ring.turn(copy, part);
                 multiply_dims<T>(scores, own_keys + part * kChunkDims, chunk, place);
             }
             finish_scores<T, false, kExtras>(scores, params, sequence, place, first_row, first_col);
             clear(slopes);
 #pragma unroll 1
             for (int part = 0; part < T::kDimsParts; ++part) {
-                const float *chunk = ring.turn(copy_slopes, part);
+                const float *chunk = ring.turn(copy, kSecond + part);
                 multiply_dims<T>(slopes, own_values + part * kChunkDims, chunk, place);
             }
             const int64_t statistics = sequence.statistics(params);
@@ -186,7 +179,7 @@ __global__ void __launch_bounds__(128, blocks_per_multiprocessor(kHeadDim)) back
         __syncwarp();
 #pragma unroll 1
         for (int part = 0; part < T::kRowsParts; ++part) {
-            const float *chunk = ring.turn(copy_dv, part);
+            const float *chunk = ring.turn(copy, kThird + part);
             multiply_rows<T, kHeadDim>(dv, weights + part * T::kChunkRows, chunk, place);
         }
         __syncwarp();
@@ -194,7 +187,7 @@ __global__ void __launch_bounds__(128, blocks_per_multiprocessor(kHeadDim)) back
         __syncwarp();
 #pragma unroll 1
         for (int part = 0; part < T::kRowsParts; ++part) {
-            const float *chunk = ring.turn(copy_dk, part);
+            const float *chunk = ring.turn(copy, kFourth + part);
             multiply_rows<T, kHeadDim>(dk, weights + part * T::kChunkRows, chunk, place);
         }
         if (kInTurn) {
@@ -252,6 +245,7 @@ __global__ void __launch_bounds__(128, blocks_per_multiprocessor(kHeadDim)) back
     int end = sequence.seqlen_k;
     if (params.causal) end = min(end, first_row + T::kRows + sequence.shift());
     const int blocks = end > 0 ? (end + T::kCols - 1) / T::kCols : 0;
+    constexpr int kSecond = T::kDimsParts, kThird = 2 * T::kDimsParts, kEnd = kThird + T::kRowsParts;
 
     float dq[kThreadRows][T::kOut];
     clear(dq);
@@ -271,20 +265,13 @@ __global__ void __launch_bounds__(128, blocks_per_multiprocessor(kHeadDim)) back
     }
     for (int block = 0; block < blocks; ++block) {
         const int first_col = block * T::kCols;
-        const auto copy_scores = [&](float *to, int part) {
-            const bool here = part < T::kDimsParts;
-            load_dims<T>(to, here ? keys : values, first_col, here ? part * kChunkDims : 0);
-        };
-        const auto copy_slopes = [&](float *to, int part) {
-            if (part < T::kDimsParts) {
-                load_dims<T>(to, values, first_col, part * kChunkDims);
-            } else {
-                load_rows<T, kHeadDim>(to, keys, first_col);
-            }
-        };
-        const auto copy_dq = [&](float *to, int part) {
-            if (part < T::kRowsParts) {
-                load_rows<T, kHeadDim>(to, keys, first_col + part * T::kChunkRows);
+        const auto copy = [&](float *to, int part) {
+            if (part < kSecond) {
+                load_dims<T>(to, keys, first_col, part * kChunkDims);
+            } else if (part < kThird) {
+                load_dims<T>(to, values, first_col, (part - kSecond) * kChunkDims);
+            } else if (part < kEnd) {
+                load_rows<T, kHeadDim>(to, keys, first_col + (part - kThird) * T::kChunkRows);
             } else if (block + 1 < blocks) {
                 load_dims<T>(to, keys, first_col + T::kCols, 0);
             }
@@ -294,13 +281,13 @@ __global__ void __launch_bounds__(128, blocks_per_multiprocessor(kHeadDim)) back
             clear(scores), clear(slopes);
 #pragma unroll 1
             for (int part = 0; part < T::kDimsParts; ++part) {
-                const float *chunk = ring.turn(copy_scores, part);
+                const float *chunk = ring.turn(copy, part);
                 multiply_dims<T>(scores, own_queries + part * kChunkDims, chunk, place);
             }
             finish_scores<T, true, kExtras>(scores, params, sequence, place, first_row, first_col);
 #pragma unroll 1
             for (int part = 0; part < T::kDimsParts; ++part) {
-                const float *chunk = ring.turn(copy_slopes, part);
+                const float *chunk = ring.turn(copy, kSecond + part);
                 multiply_dims<T>(slopes, own_gradients + part * kChunkDims, chunk, place);
             }
             if (kExtras && params.dropout > 0.f) {
@@ -320,7 +307,7 @@ __global__ void __launch_bounds__(128, blocks_per_multiprocessor(kHeadDim)) back
         __syncwarp();
 #pragma unroll 1
         for (int part = 0; part < T::kRowsParts; ++part) {
-            const float *chunk = ring.turn(copy_dq, part);
+            const float *chunk = ring.turn(copy, kThird + part);
             multiply_rows<T, kHeadDim>(dq, weights + part * T::kChunkRows, chunk, place);
         }
         __syncwarp();

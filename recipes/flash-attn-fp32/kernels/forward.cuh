@@ -46,17 +46,11 @@ __global__ void __launch_bounds__(128, 2) forward_kernel(const AttentionParams p
     }
     for (int block = 0; block < blocks; ++block) {
         const int first_key = block * T::kCols;
-        // What comes after the last part of a product is the first part of the next one.
-        const auto copy_scores = [&](float *to, int part) {
+        const auto copy = [&](float *to, int part) {
             if (part < T::kDimsParts) {
                 load_dims<T>(to, keys, first_key, part * kChunkDims);
-            } else {
-                load_rows<T, kHeadDim>(to, values, first_key);
-            }
-        };
-        const auto copy_out = [&](float *to, int part) {
-            if (part < T::kRowsParts) {
-                load_rows<T, kHeadDim>(to, values, first_key + part * T::kChunkRows);
+            } else if (part < T::kDimsParts + T::kRowsParts) {
+                load_rows<T, kHeadDim>(to, values, first_key + (part - T::kDimsParts) * T::kChunkRows);
             } else if (block + 1 < blocks) {
                 load_dims<T>(to, keys, first_key + T::kCols, 0);
             }
@@ -67,7 +61,7 @@ __global__ void __launch_bounds__(128, 2) forward_kernel(const AttentionParams p
             clear(scores);
 #pragma unroll 1
             for (int part = 0; part < T::kDimsParts; ++part) {
-                const float *chunk = ring.turn(copy_scores, part);
+                const float *chunk = ring.turn(copy, part);
                 multiply_dims<T>(scores, own + part * kChunkDims, chunk, place);
             }
             finish_scores<T, true, kExtras>(scores, params, sequence, place, first_row, first_key);
@@ -101,7 +95,7 @@ __global__ void __launch_bounds__(128, 2) forward_kernel(const AttentionParams p
         clear(added);
 #pragma unroll 1
         for (int part = 0; part < T::kRowsParts; ++part) {
-            const float *chunk = ring.turn(copy_out, part);
+            const float *chunk = ring.turn(copy, T::kDimsParts + part);
             multiply_rows<T, kHeadDim>(added, weights + part * T::kChunkRows, chunk, place);
         }
 #pragma unroll

@@ -185,7 +185,7 @@ __device__ __forceinline__ void load_rows(float *to, const Rows &rows, int first
         to, rows, first, 0, [](int row, int unit) { return row * kHeadDim + unit * 4; });
 }
 
-// Two slots that take turns (one where copies are not asynchronous); `copy` copies a part of what is streamed into one.
+// Two slots that take turns (one where copies are not asynchronous). `next` and `current` copy a chunk into a slot.
 template <typename T>
 struct Ring {
     float *base;
@@ -193,7 +193,7 @@ struct Ring {
 
     __device__ __forceinline__ explicit Ring(float *memory) : base(memory), slot(0) {}
 
-    // Gives the chunk of `part`, which was asked for last, and asks for the next one.
+    // Waits for the chunk that was asked for last, and asks for the next one.
     template <typename Copy>
     __device__ __forceinline__ const float *turn(Copy copy, int part) {
         if (T::kStages == 1) {
