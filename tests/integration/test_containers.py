@@ -463,6 +463,31 @@ def test_the_wheel_imports_beside_a_real_torch(home: Path) -> None:
     assert ended.status == 0, ended.err
 
 
+def test_the_cpp_package_links_on_the_oldest_and_the_newest_system(home: Path, daemon: Daemon, tmp_path: Path) -> None:
+    """By g++ against the unpacked tar, both libraries, with no network; CMake and pkg-config are test_cpp_package's."""
+    words = ("build", "recipe=fa3-cpp", *WORDS[1:3], "engine=docker")
+    ended = hopperforge(*words, home=home, env={"DOCKER_HOST": daemon.host})
+    assert ended.status == 0, ended.err
+    assert report(home)["units_compiled"] == 0  # all are those of the torch wheel
+    (tarball,) = (home / "wheelhouse").glob("hopperforge_fa3-*.tar.zst")
+    tmp_path.chmod(0o755)
+    subprocess.run(["tar", "--zstd", "-xf", tarball, "-C", tmp_path], check=True)
+    (prefix,) = tmp_path.iterdir()
+    compiled = "g++ -std=c++17 -Wall -Wextra -Werror /p/example/attention.cpp -I/p/include"
+    inside = f"""set -eux
+{compiled} -L/p/lib -lhopperforge_fa3 -Wl,-rpath,/p/lib -ldl -o /tmp/shared
+{compiled} /p/lib/libhopperforge_fa3.a -ldl -lrt -lpthread -o /tmp/static
+/tmp/shared
+/tmp/static
+"""
+    for name in ("bullseye", "trixie"):
+        place = base_python(name, workspace_of(home, daemon, tmp_path / name))
+        command = ("run", "--rm", "--network=none", "--volume", f"{prefix}:/p:ro", place.engine.image)
+        done = daemon.docker(*command, "sh", "-c", inside, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.stdout.count("NO_DEVICE: this library needs a GPU of compute capability 9.0") == 2
+
+
 def test_the_cache_holds_nothing_that_clean_does_not_know(home: Path) -> None:
     ended = hopperforge("clean", "what=cache", home=home)
     assert ended.status == 0, ended.err
