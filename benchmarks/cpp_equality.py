@@ -26,6 +26,7 @@ FEATURES = (
     "strided",
     "packed",
     "used",
+    "margin",
     "paged",
     "paged_tma",
     "append",
@@ -166,6 +167,10 @@ class Maker:
         """Fewer keys than there are."""
         call.tensors["seqused_k"] = self.ints(self.keys, 1, 333)
 
+    def margin(self, call: Call) -> None:
+        """Multiprocessors left to others."""
+        call.numbers["sm_margin"] = 20
+
     def paged(self, call: Call, size: int = 20) -> None:
         """Pages in any order."""
         each = -(-self.keys // size)
@@ -278,7 +283,8 @@ def launch(torch: Any, library: Any, params: Any) -> None:
     """Run a call with a workspace of its own."""
     status, bytes_ = library.workspace(params)
     workspace = torch.full((bytes_ + 1,), 255, dtype=torch.uint8, device="cuda")
-    status = status or library.launch(params, workspace.data_ptr(), bytes_, torch.cuda.current_stream().cuda_stream)
+    stream = torch.cuda.current_stream().cuda_stream
+    status = status or library.launch(params, workspace.data_ptr(), bytes_, stream)
     if status:
         raise SystemExit(f"error: {library.name(status)}: {library.message}")
     if workspace[bytes_:].min() != 255:

@@ -7,13 +7,16 @@ The tests of this module run in order and share one cache and wheelhouse.
 import json
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
 from tests.integration.command import PROJECT, MakeHome, Running, hopperforge, processes
+from tests.integration.snippets import snippets
 
 from hopperforge.config.project import load_project
 from hopperforge.model.matrix import CiCell
@@ -172,6 +175,47 @@ def test_a_damaged_wheel_is_not_taken_for_finished(home: Path) -> None:
     assert ended.status == 0, ended.err
     after = _report(home)
     assert (after["cached"], after["sha256"]) == (False, before["sha256"])
+
+
+def test_the_library_without_torch_takes_every_kernel_of_the_torch_wheel(home: Path) -> None:
+    torch = json.loads(Path(f"{_report(home)['wheel']}.json").read_text())
+    ended = hopperforge("build", "recipe=fa3-cpp", *WORDS[2:], home=home)
+    assert ended.status == 0, ended.err
+    assert "2 units, 2 cached" in ended.err
+    report = _report(home)
+    assert report["units_compiled"] == 0
+    record = json.loads(Path(f"{report['wheel']}.json").read_text())
+    assert record["pack"]["sha256"] == torch["pack"]["sha256"]
+    assert record["timings"]["front"] < 60
+    assert all(gate["passed"] for gate in record["gates"])
+    names = {gate["name"] for gate in record["gates"]}
+    assert {"needed", "exports", "soname", "platform-tag", "architectures", "tarball", "programs"} <= names
+
+
+def test_the_program_of_its_how_to_is_built_as_it_says(home: Path, tmp_path: Path) -> None:
+    """With the toolkit that the build fetched: this program calls the CUDA runtime itself."""
+    (program,) = snippets("cpp", "cpp")
+    (tmp_path / "main.cpp").write_text(program)
+    (wheel,) = (home / "wheelhouse").glob("hopperforge_fa3-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    prefix = tmp_path / "hopperforge_fa3"
+    toolkit = next((home / "cache" / "toolkits").glob("*/include/cuda_runtime_api.h")).parents[1]
+    ours = (f"-I{prefix}/include", f"-L{prefix}/lib", "-lhopperforge_fa3", f"-Wl,-rpath,{prefix}/lib")
+    cuda = (
+        "-isystem",
+        f"{toolkit}/include",
+        f"-L{toolkit}/lib64",
+        "-l:libcudart_static.a",
+        "-ldl",
+        "-lrt",
+        "-lpthread",
+    )
+    words = ("g++", "-std=c++17", "-Wall", "-Wextra", "-Werror", "main.cpp", *ours, *cuda, "-o", "main")
+    subprocess.run(words, cwd=tmp_path, check=True)
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
+    done = subprocess.run([tmp_path / "main"], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "no memory of a GPU\n")
 
 
 ON_THE_HOST = [cell for cell in load_project(PROJECT).matrix.ci if cell.engine == "host"]

@@ -14,6 +14,7 @@ from tests.unit import front_zoo as zoo
 from hopperforge.errors import CompileError, InputError
 from hopperforge.model.front import Front
 from hopperforge.model.wheel import GateResult, RepairedWheel, Tarball
+from hopperforge.stages import gates_tools
 from hopperforge.stages.elf import read_library
 from hopperforge.stages.front_inputs import FrontInputs
 from hopperforge.stages.front_layout import fill
@@ -36,7 +37,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> FrontInputs:
 def make(inputs: FrontInputs, folder: Path) -> Path:
     out = folder / "out"
     out.mkdir(parents=True)
-    return bind_own(inputs, zoo.pack(folder), None, out=out, workspace=zoo.workspace(folder)).path
+    return bind_own(inputs, zoo.pack(folder), None, jobs=2, out=out, workspace=zoo.workspace(folder)).path
 
 
 @pytest.fixture(scope="module")
@@ -311,3 +312,11 @@ def unpacked(wheel: WheelArchive, folder: Path) -> Iterator[Path]:
 
 def run(program: Path) -> str:
     return subprocess.run([program], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_what_each_program_asks_of_the_system_is_said_too(wheel: WheelArchive) -> None:
+    said = gates_tools._newest(wheel).split("; ")
+    assert [line.partition(" asks for ")[0] for line in said] == [PROGRAM, LIBRARY]
+    assert "GLIBC_2." in said[0]
+    alone = dataclasses.replace(wheel, files={LIBRARY: wheel.files[LIBRARY]})
+    assert " asks for " not in gates_tools._newest(alone)

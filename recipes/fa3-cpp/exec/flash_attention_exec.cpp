@@ -19,7 +19,8 @@ using hopperforge::fa3::Status;
 namespace {
 
 constexpr double kLseTolerance = 1e-3;
-constexpr double kBackwardFactor = 3.0;  // gradients pass through one more rounded matrix than outputs do
+constexpr double kLseToleranceFloat8 = 2e-2;  // tensor cores add products of float8 in fewer bits
+constexpr double kBackwardFactor = 3.0;       // gradients pass through one more rounded matrix than outputs do
 constexpr std::int64_t kLargestBackward = std::int64_t{1} << 31;  // products that the reference does in seconds
 
 using Call = std::function<Status(cudaStream_t)>;
@@ -105,7 +106,9 @@ bool check_forward(const Inputs& inputs, const OnDevice& device) {
   }
   bool right = judge("out", sum.relative(), inputs.options.tolerance);
   if (!lse.empty()) {
-    right &= judge("lse", *std::max_element(lse_errors.begin(), lse_errors.end()), kLseTolerance);
+    const bool float8 = inputs.options.dtype == hopperforge::fa3::DType::float8_e4m3;
+    right &= judge("lse", *std::max_element(lse_errors.begin(), lse_errors.end()),
+                   float8 ? kLseToleranceFloat8 : kLseTolerance);
   }
   return right;
 }

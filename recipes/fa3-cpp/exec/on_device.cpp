@@ -129,14 +129,15 @@ Elements OnDevice::packed_queries(const Elements& source, int width) const {
   return packed;
 }
 
-Elements OnDevice::packed_keys(const Elements& source, int width) const {
+Elements OnDevice::packed_keys(const Elements& source, int width, float filler) const {
   const Options& options = inputs_.options;
   const std::int64_t row = std::int64_t{options.heads_k} * width * element_bytes(options.dtype);
   const bool paged = options.page_size > 0;
   const int rows = paged ? pages_of_a_sequence(options) * options.page_size : options.seqlen_k;
   const std::int64_t tokens = packed_k_ ? begin_k_.back() : std::int64_t{options.batch} * rows;
   Elements placed(options.dtype, tokens * options.heads_k * width);
-  std::memset(placed.data(), 0xff, placed.size_bytes());  // what is beyond a sequence must not matter
+  // what lies beyond a sequence must not matter: keys may be anything, values anything but infinite
+  for (std::int64_t index = 0; index < placed.count(); ++index) placed.set(index, filler);
   for (int batch = 0; batch < options.batch; ++batch) {
     const int keys = inputs_.lengths_k[static_cast<std::size_t>(batch)] - options.append;
     for (int key = 0; key < keys; ++key) {
@@ -172,8 +173,8 @@ void OnDevice::place_queries() {
 
 void OnDevice::place_keys() {
   const Options& options = inputs_.options;
-  k_ = upload(packed_keys(inputs_.k, options.head_dim));
-  v_ = upload(packed_keys(inputs_.v, options.head_dim_v));
+  k_ = upload(packed_keys(inputs_.k, options.head_dim, NAN));
+  v_ = upload(packed_keys(inputs_.v, options.head_dim_v, 400.0f));
   const int rows = options.page_size > 0 ? options.page_size : options.seqlen_k;
   forward_.k = contiguous(k_.data(), rows, options.heads_k, options.head_dim);
   forward_.v = contiguous(v_.data(), rows, options.heads_k, options.head_dim_v);

@@ -64,7 +64,7 @@ class OnDevice {
   void place_appended();
   void place_gradients();
   Elements packed_queries(const Elements& source, int width) const;
-  Elements packed_keys(const Elements& source, int width) const;
+  Elements packed_keys(const Elements& source, int width, float filler) const;
 
   const Inputs& inputs_;
   bool packed_q_ = false;

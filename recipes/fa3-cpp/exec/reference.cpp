@@ -53,14 +53,18 @@ Scores scores(const Inputs& inputs, int batch, int row, int head) {
   return found;
 }
 
+// Those of double have a symbol of glibc 2.29, those of long double are as old as glibc: packages must do with 2.28.
+double exponential(double value) { return static_cast<double>(std::exp(static_cast<long double>(value))); }
+double logarithm(double value) { return static_cast<double>(std::log(static_cast<long double>(value))); }
+
 // Turn scores into weights; the logarithm of their sum.
 double normalise(std::vector<double>& score) {
   if (score.empty()) return -std::numeric_limits<double>::infinity();
   const double largest = *std::max_element(score.begin(), score.end());
   double sum = 0.0;
-  for (double& item : score) sum += item = std::exp(item - largest);
+  for (double& item : score) sum += item = exponential(item - largest);
   for (double& item : score) item /= sum;
-  return largest + std::log(sum);
+  return largest + logarithm(sum);
 }
 
 // The gradients of one (batch, key head): nothing else writes to its rows.

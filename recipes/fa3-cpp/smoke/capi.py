@@ -74,7 +74,7 @@ class ForwardParams(ctypes.Structure):
         ("cu_seqlens_k_new", ctypes.c_void_p),
         *((name, ctypes.c_void_p) for name in ("rotary_cos", "rotary_sin", "seqlens_rotary")),
         *((name, ctypes.c_int32) for name in ("rotary_seqlen", "rotary_dim", "rotary_interleaved")),
-        *((name, ctypes.c_int32) for name in ("num_splits", "pack_gqa", "reuse_schedule")),
+        *((name, ctypes.c_int32) for name in ("num_splits", "pack_gqa")),
     ]
 
 
@@ -108,7 +108,7 @@ class Library:
         self.c.hopperforge_fa3_get_build.restype = Build
         self.c.hopperforge_fa3_status_name.restype = ctypes.c_char_p
         self.c.hopperforge_fa3_message.restype = ctypes.c_char_p
-        launch = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
+        launch = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
         self.c.hopperforge_fa3_forward.argtypes = launch
         self.c.hopperforge_fa3_backward.argtypes = launch
 

@@ -149,6 +149,13 @@ ARGUMENTS = (
     Refusal("chunk", _set("problem.attention_chunk", -1), INVALID_ARGUMENT, "attention_chunk is -1"),
     Refusal("margin", _set("problem.sm_margin", -1), INVALID_ARGUMENT, "sm_margin is -1"),
     Refusal("splits", _set("num_splits", 257), INVALID_ARGUMENT, "num_splits is 257"),
+    Refusal(
+        "splits-used",
+        _all(_set("num_splits", 2), _set("problem.seqused_q", SOMEWHERE)),
+        UNSUPPORTED,
+        "with seqused_q but without packed queries",
+        "SPLIT",
+    ),
     Refusal("pack", _set("pack_gqa", 2), INVALID_ARGUMENT, "pack_gqa is 2"),
     Refusal("total-q", _set("problem.cu_seqlens_q", SOMEWHERE), INVALID_ARGUMENT, "total_q is 0", "VARLEN"),
     Refusal("total-k", _set("problem.cu_seqlens_k", SOMEWHERE), INVALID_ARGUMENT, "total_k is 0", "VARLEN"),

@@ -153,6 +153,10 @@ Status check_choices(const Forward& params) {
                 kMostSplits);
   }
   if (!kSplit && params.num_splits > 1) return trimmed("split KV", "SPLIT");
+  if (params.num_splits > 1 && !can_split(params.problem)) {
+    return fail(HOPPERFORGE_FA3_UNSUPPORTED,
+                "num_splits is %d, with seqused_q but without packed queries (cu_seqlens_q)", params.num_splits);
+  }
   if (params.pack_gqa < -1 || params.pack_gqa > 1) {
     return fail(HOPPERFORGE_FA3_INVALID_ARGUMENT, "pack_gqa is %d, and must be -1, 0 or 1", params.pack_gqa);
   }

@@ -24,6 +24,12 @@ int element_bytes(const Problem& problem);
 Extents query_extents(const Problem& problem, int head_dim);
 Extents key_extents(const Problem& problem, int head_dim);
 
+// The kernel that combines splits takes seqused_q for a sign of packed queries, and would combine the first sequence's
+// for every other.
+inline bool can_split(const Problem& problem) {
+  return problem.seqused_q == nullptr || problem.cu_seqlens_q != nullptr;
+}
+
 // Types, sizes, counts, and what this profile holds for them.
 Status check_problem(const Problem& problem);
 

@@ -56,7 +56,6 @@ bool tma_fetches_pages(const Flash_fwd_params& kernel, const HeadDims& dims) {
 }
 
 int choose_splits(const Flash_fwd_params& kernel, const HeadDims& dims) {
-  if (!kSplit) return 1;
   const Tile sizes = tile(kernel, dims, fetches_pages_itself(kernel));
   int keys = kernel.seqlen_k;
   if (kernel.is_local) {  // most keys are out of sight
@@ -117,7 +116,7 @@ void fill_appended(const Forward& params, Flash_fwd_params& kernel) {
   const std::int64_t batch = packed ? 1 : problem.batch;
   const std::int64_t rows = packed ? params.total_k_new : params.seqlen_k_new;
   kernel.seqlen_knew = packed ? 0 : params.seqlen_k_new;
-  kernel.total_knew = packed ? params.total_k_new : problem.batch * params.seqlen_k_new;
+  kernel.total_knew = params.total_k_new;  // read where they are packed
   kernel.cu_seqlens_knew = const_cast<int*>(params.cu_seqlens_k_new);
   kernel.knew_ptr = params.k_new.data;
   kernel.knew_batch_stride = stride(batch, params.k_new.batch_stride);
@@ -165,7 +164,8 @@ void choose(const Forward& params, Flash_fwd_params& kernel) {
   kernel.d_rounded = dims.qk;
   kernel.dv_rounded = dims.v;
   kernel.pagedkv_tma = tma_fetches_pages(kernel, dims);
-  kernel.num_splits = params.num_splits > 0 ? params.num_splits : choose_splits(kernel, dims);
+  const bool splits = kSplit && can_split(params.problem);
+  kernel.num_splits = params.num_splits > 0 ? params.num_splits : splits ? choose_splits(kernel, dims) : 1;
   kernel.pack_gqa = params.pack_gqa >= 0 ? params.pack_gqa == 1 : choose_packing(kernel, dims);
 }
 
@@ -178,7 +178,7 @@ bool needs_semaphore(const Flash_fwd_params& kernel) {
 
 // Where lengths vary a small kernel writes the schedule first: rows of one int a sequence, each row aligned to 16
 // bytes.
-void place_schedule(const Forward& params, Workspace& workspace, ForwardPlan& plan) {
+void place_schedule(Workspace& workspace, ForwardPlan& plan) {
   Flash_fwd_params& kernel = plan.kernel;
   kernel.varlen_sort_batches = !kernel.is_local;
   kernel.head_swizzle = kernel.is_causal || kernel.is_local;
@@ -191,11 +191,10 @@ void place_schedule(const Forward& params, Workspace& workspace, ForwardPlan& pl
     kernel.varlen_batch_idx_ptr = kernel.varlen_sort_batches ? rows + 2 * row : nullptr;
     kernel.num_nheads_in_l2_ptr = kernel.head_swizzle ? rows + 3 * row : nullptr;
     kernel.prepare_varlen_pdl = kernel.b <= kSequencesOfOnePreparingBlock;
-    kernel.skip_scheduler_metadata_computation = params.reuse_schedule != 0;
   }
   if (needs_semaphore(kernel)) {
     kernel.tile_count_semaphore = workspace.take<int>(1);
-    plan.clears_semaphore = !varlen || kernel.skip_scheduler_metadata_computation;
+    plan.clears_semaphore = !varlen;
   }
 }
 
@@ -241,11 +240,12 @@ Status plan_forward(const Forward& params, const Device& device, void* base, For
   choose(params, kernel);
 
   Workspace workspace(base);
-  place_schedule(params, workspace, plan);
+  place_schedule(workspace, plan);
   place_splits(workspace, kernel);
-  const std::int64_t queries = problem.cu_seqlens_q != nullptr ? problem.total_q : kernel.total_q;
-  kernel.softmax_lse_ptr =
-      params.softmax_lse != nullptr ? params.softmax_lse : workspace.take<float>(queries * problem.heads);
+  const Extents queries = query_extents(problem, problem.head_dim);
+  kernel.softmax_lse_ptr = params.softmax_lse != nullptr
+                               ? params.softmax_lse
+                               : workspace.take<float>(queries.batch * queries.rows * queries.heads);
   plan.workspace_bytes = workspace.used();
   return HOPPERFORGE_FA3_OK;
 }

@@ -10,7 +10,7 @@ void fill_problem(const Problem& problem, const Masks& masks, const Device& devi
   kernel.seqlen_q = problem.seqlen_q;
   kernel.seqlen_k = problem.seqlen_k;
   kernel.total_q = problem.cu_seqlens_q != nullptr ? problem.total_q : problem.batch * problem.seqlen_q;
-  kernel.total_k = problem.cu_seqlens_k != nullptr ? problem.total_k : problem.batch * problem.seqlen_k;
+  kernel.total_k = problem.total_k;  // read where sequences are packed
   kernel.h = problem.heads;
   kernel.h_k = problem.heads_k;
   kernel.d = problem.head_dim;

@@ -7,7 +7,8 @@ is bound by `front_torch`.
 
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -210,13 +211,16 @@ def excluded(build: Build) -> frozenset[str]:
 
 
 def bind_own(
-    inputs: FrontInputs, pack: KernelPack, headers: Headers | None, *, out: Path, workspace: Workspace
+    inputs: FrontInputs, pack: KernelPack, headers: Headers | None, *, jobs: int, out: Path, workspace: Workspace
 ) -> RawWheel:
-    """Make the wheel in `out`, tagged for the machine it was linked on. CompileError names the log."""
+    """Make the wheel in `out`, tagged for the machine it was linked on; `jobs` compilers run at once.
+
+    CompileError names the log.
+    """
     build = inputs.build
     log = make_folder(workspace.logs / "front") / f"{build.recipe.name}-{build.version}-{inputs.engine.name}"
     with storage_guard(workspace.work), temporary_folder(make_folder(workspace.work), "front-") as folder:
-        bench = _Bench.lay_out(inputs, headers, folder, log, workspace)
+        bench = replace(_Bench.lay_out(inputs, headers, folder, log, workspace), jobs=jobs)
         objects = [
             path.relative_to(folder).as_posix() for path in read_pack(pack.archive, make_folder(folder / "pack"))
         ]
@@ -238,6 +242,7 @@ class _Bench:
     mounts: tuple[Mount, ...]
     log: Path
     workspace: Workspace
+    jobs: int = 1
 
     @classmethod
     def lay_out(
@@ -282,9 +287,10 @@ class _Bench:
         return made
 
     def _compile(self, patterns: Iterable[str]) -> tuple[str, ...]:
-        """Compile the sources that match, in the order of their paths; returns their objects."""
+        """Compile the sources that match, some at once; returns their objects in the order of the sources' paths."""
         sources = sorted({path for pattern in patterns for path in matching(self.folder, pattern)})
-        return tuple(self._compile_one(path.relative_to(self.folder).as_posix()) for path in sources)
+        with ThreadPoolExecutor(max_workers=self.jobs) as pool:
+            return tuple(pool.map(self._compile_one, (path.relative_to(self.folder).as_posix() for path in sources)))
 
     def _compile_one(self, source: str) -> str:
         made = f"objects/{source.replace('/', '-')}.o"

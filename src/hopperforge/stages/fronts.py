@@ -82,6 +82,6 @@ def bind(
     """Make the wheel in `out`, tagged for the machine it was linked on; without a pack upstream compiles kernels."""
     if pack is not None and inputs.build.recipe.front.kind.own:
         headers = front_own.headers_of(inputs, kit.root)
-        return front_own.bind_own(inputs, pack, headers, out=out, workspace=workspace)
+        return front_own.bind_own(inputs, pack, headers, jobs=sizing.max_jobs, out=out, workspace=workspace)
     torch = kit.torch or obtain_torch_kit(inputs.torch, workspace)
     return front_torch.bind(inputs, pack, torch, sizing=sizing, out=out, workspace=workspace)

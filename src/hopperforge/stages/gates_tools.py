@@ -60,10 +60,13 @@ def platform_tag_gate(wheel: WheelArchive, *, floor: str | None, workspace: Work
 
 
 def _newest(wheel: WheelArchive) -> str:
+    """Say what the library asks of the system, and where there are programs each of them too."""
+    own = library_name(wheel)
     try:
-        return ", ".join(newest_versions(read_library(wheel.files[library_name(wheel)])))
+        asked = {name: ", ".join(newest_versions(read_library(wheel.files[name]))) for name in {own, *wheel.binaries}}
     except ValueError as error:
         raise Refused(str(error)) from error
+    return asked[own] if len(asked) == 1 else "; ".join(f"{name} asks for {asked[name]}" for name in sorted(asked))
 
 
 @gate("abi3")

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -26,6 +26,7 @@ from hopperforge.store.wheelhouse import Shelved
 
 _PROJECT: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _FILE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]*\.whl")
+_TARBALL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]*\.tar\.zst")
 _PROFILE: Final = re.compile(r"(?!simple$|torch)[a-z0-9][a-z0-9._-]*")
 _SBOMS: Final = "/sboms/"
 
@@ -72,7 +73,14 @@ def _parcel(package: Shelved, wheel: WheelArchive, project: Project, moment: str
         ),
         signature=signature.read_bytes() if signature.is_file() else None,
         load=lambda: _checked(path.read_bytes(), record.wheel.sha256, str(path)),
+        load_tarball=_tarball_of(record, lambda file: path.with_name(file).read_bytes(), str(path.parent)),
     )
+
+
+def _tarball_of(record: Record, read: Callable[[str], bytes], place: str) -> Callable[[], bytes] | None:
+    """Read the tarball that a record names, by its name, and check it; None where it names none."""
+    facts = record.tarball
+    return None if facts is None else lambda: _checked(read(facts.file), facts.sha256, f"{place}/{facts.file}")
 
 
 def _record_reasons(record: Record, project: Project) -> Iterable[str]:
@@ -92,6 +100,8 @@ def _name_reasons(record: Record) -> Iterable[str]:
         yield f'its record says profile "{record.profile}", which is no name of a folder of an index'
     if _FILE.fullmatch(record.wheel.file) is None:
         yield f'its record says file "{record.wheel.file}", which is no plain name of a wheel'
+    if record.tarball is not None and _TARBALL.fullmatch(record.tarball.file) is None:
+        yield f'its record says tarball "{record.tarball.file}", which is no plain name of one'
     if record.kernels is Kernels.INLINE:
         yield "its kernels are of upstream's own build, which is made to be compared with and not to be used"
 
@@ -132,6 +142,7 @@ def from_index(source: Target, entry: Entry, moment: str) -> Candidate:
     if held is None or metadata is None or missing:
         return Candidate(file=entry.file, parcel=None, wrong=tuple(missing), unproven=())
     record = Record.from_json(held.data, f"{source.place}/{path}{RECORD_SUFFIX}")
+    folder = path.rpartition("/")[0]
     wrong = (*_name_reasons(record), *_copy_reasons(entry, record, metadata.data))
     parcel = Parcel(
         record=record,
@@ -145,6 +156,7 @@ def from_index(source: Target, entry: Entry, moment: str) -> Candidate:
         ),
         signature=None if signature is None else signature.data,
         load=lambda: _fetched(source, entry),
+        load_tarball=_tarball_of(record, lambda file: _held(source, f"{folder}/{file}"), f"{source.place}/{folder}"),
     )
     return Candidate(file=entry.file, parcel=None if wrong else parcel, wrong=wrong, unproven=unproven_reasons(record))
 
@@ -169,8 +181,12 @@ def _copy_reasons(entry: Entry, record: Record, metadata: bytes) -> tuple[str, .
 
 
 def _fetched(source: Target, entry: Entry) -> bytes:
-    held = source.fetch(entry.path)
-    return _checked(b"" if held is None else held.data, entry.sha256, f"{source.place}/{entry.path}")
+    return _checked(_held(source, entry.path), entry.sha256, f"{source.place}/{entry.path}")
+
+
+def _held(source: Target, path: str) -> bytes:
+    held = source.fetch(path)
+    return b"" if held is None else held.data
 
 
 def _checked(data: bytes, sha256: str, place: str) -> bytes:

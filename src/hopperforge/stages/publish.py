@@ -41,7 +41,7 @@ class Parcel:
 
     `metadata` is its core metadata; `publication` says what its entry needs besides, `uploaded` being the time it gets
     if it is new there; `signature` is the signed statement beside it; `load` reads the wheel, and answers with the
-    bytes of the record's sha256 or raises.
+    bytes of the record's sha256 or raises; `load_tarball` does so for the tarball that the record names, if it does.
     """
 
     record: Record
@@ -49,6 +49,7 @@ class Parcel:
     publication: Publication
     signature: bytes | None
     load: Callable[[], bytes]
+    load_tarball: Callable[[], bytes] | None = None
 
     @property
     def file(self) -> str:
@@ -163,6 +164,7 @@ def _store(target: Target, parcel: Parcel, *, new: bool) -> Outcome:
     """Put a package's files into the pool; what is there already, and is the same, is left."""
     if target.mark(parcel.path) is None:
         _create(target, parcel.path, parcel.load(), parcel.record.wheel.sha256)
+    _store_tarball(target, parcel)
     name = parcel.path + METADATA_SUFFIX
     if not target.holds(name, target.mark(name), parcel.metadata):
         _create(target, name, parcel.metadata, hashlib.sha256(parcel.metadata).hexdigest())
@@ -170,6 +172,18 @@ def _store(target: Target, parcel: Parcel, *, new: bool) -> Outcome:
     if parcel.signature is not None:
         _store_signature(target, parcel, parcel.signature)
     return Outcome(file=parcel.file, new=new, added=() if new else added)
+
+
+def _store_tarball(target: Target, parcel: Parcel) -> None:
+    """Put the tarball beside the wheel; PublishError if other bytes have its name."""
+    facts = parcel.record.tarball
+    if facts is None or parcel.load_tarball is None:
+        return
+    path = f"{parcel.path.rpartition('/')[0]}/{facts.file}"
+    if target.mark(path) is None:
+        _create(target, path, parcel.load_tarball(), facts.sha256)
+    elif (clash := _standing_clash(target, path, facts.sha256)) is not None:
+        _refuse([clash])
 
 
 def _create(target: Target, path: str, data: bytes, sha256: str) -> None:

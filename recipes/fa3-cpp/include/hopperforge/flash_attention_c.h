@@ -9,7 +9,8 @@
  *
  * Strides are in elements, and the innermost dimension (the head dimension) is contiguous. Pointers are to memory of
  * the device and aligned to 16 bytes, and so are all strides of more than one element's extent, in bytes. Arrays of
- * lengths and tables are int32 in memory of the device: what they hold is not checked.
+ * lengths and tables are int32 in memory of the device: what they hold is not checked. Keys and values beyond a
+ * sequence's length (seqused_k, the rest of its last page) are read and weighed with zero: such values must be finite.
  *
  * C11 and C++17. Needs no CUDA header: a stream is a cudaStream_t.
  */
@@ -169,9 +170,6 @@ typedef struct hopperforge_fa3_forward_params {
   int32_t num_splits;
   /* Whether query heads of one key head share tiles: 0, 1, or -1: chosen by the library. */
   int32_t pack_gqa;
-  /* Not 0: the workspace still holds the schedule of the last call, which had the same lengths, sizes and masks; saves
-   * a small kernel where lengths vary. */
-  int32_t reuse_schedule;
 } hopperforge_fa3_forward_params;
 
 typedef struct hopperforge_fa3_backward_params {
