@@ -42,6 +42,7 @@ if is kill; then touch $control/killed-$unit; kill -9 $$; fi
 if is killonce && ! test -e $control/killed-$unit; then touch $control/killed-$unit; sleep 0.2; kill -9 $$; fi
 if is hang; then echo half > unit.o; echo $$ > $control/pid-$unit; sleep 30 & wait; fi
 if is slow; then sleep 0.4; fi
+if is ignores; then echo "ptxas info    : (C7508) Potential Performance Loss: 'setmaxnreg' ignored to maintain minimum"; fi
 {{ echo "$@" | sed 's,--threads [0-9]* ,,; s,-ccbin [^ ]* ,,'
    cat unit.cu hopper/$unit.cu csrc/header.h
    env | sort; }} \\
@@ -305,6 +306,15 @@ def test_success_without_an_object_is_a_failure(bench: Bench) -> None:
     bench.behave("noobject", "a")
     with pytest.raises(CompileError, match="without an object"):
         bench.compile(units("a"))
+
+
+def test_an_object_whose_kernels_would_be_slow_is_refused(bench: Bench) -> None:
+    bench.behave("ignores", "a")
+    with pytest.raises(CompileError, match="left out setmaxnreg") as caught:
+        bench.compile(units("a"))
+    assert caught.value.detail[0].startswith("ptxas info    : (C7508)")
+    assert bench.left_over() == []
+    assert bench.cached(units("a")) == [False]
 
 
 @pytest.mark.parametrize(("how", "status"), [("kill", 137), ("childkill", 9)])

@@ -44,14 +44,18 @@ def _clause(version: Numbers, text: str) -> bool:
         raise ValueError(f"{text!r} is no version specifier this doctor knows")
     operator, bound = match[1], numbers(match[2])
     if match[3]:
-        begins = version[: len(bound)] == bound
-        return begins if operator == "==" else not begins
+        return _begins(version, bound) if operator == "==" else not _begins(version, bound)
     if operator == "~=":
-        return compare(version, bound) >= 0 and version[: len(bound) - 1] == bound[:-1]
+        return compare(version, bound) >= 0 and _begins(version, bound[:-1])
     order = compare(version, bound)
     return {"==": order == 0, "!=": order != 0, ">=": order >= 0, "<=": order <= 0, ">": order > 0, "<": order < 0}[
         operator
     ]
+
+
+def _begins(version: Numbers, bound: Numbers) -> bool:
+    """Whether a release begins with `bound`, missing parts being 0: 2 is one of 2.0.*."""
+    return compare(version[: len(bound)], bound) == 0
 
 
 def normal(name: str) -> str:

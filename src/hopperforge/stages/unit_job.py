@@ -31,6 +31,9 @@ _LOCK_POLL_SECONDS: Final = 0.2
 
 # What nvcc 13.0 and gcc 12 print when a child of theirs gets SIGKILL; their own status is then not always 137.
 _CHILD_KILLED: Final = re.compile(r"died due to signal 9\b|Killed signal terminated program|^Killed$")
+# Kernels part the registers of a block between warps that load and warps that multiply. ptxas may leave that out, tells
+# so as an information, and makes a kernel that is right and slow.
+_REGISTERS_NOT_PARTED: Final = re.compile(r"setmaxnreg\W+ignored")
 _ONE_BY_ONE: Final = ", or with merge=off, which compiles each source by itself"
 
 
@@ -117,6 +120,7 @@ class Bench:
             made = folder / OBJECT
             if completed.status != 0 or not made.is_file():
                 self._fail(job, completed, log)
+            _refuse_slow_code(job, log)
             cost = Cost(seconds=completed.seconds, peak_rss=completed.peak_rss)
             return CompiledUnit(data=made.read_bytes(), cost=cost)
 
@@ -151,6 +155,19 @@ class Bench:
             raise disk_full(self.workspace.cache, detail=detail)
         what = f"with status {completed.status}" if completed.status != 0 else "without an object, though with status 0"
         raise CompileError(f"nvcc ended {what} on {job.path}", detail=detail, hint=f"less {log}")
+
+
+def _refuse_slow_code(job: UnitJob, log: Path) -> None:
+    """Raise CompileError if the assembler said that it left `setmaxnreg` out of a kernel."""
+    said = [
+        line for line in log.read_text("utf-8", errors="replace").splitlines() if _REGISTERS_NOT_PARTED.search(line)
+    ]
+    if said:
+        raise CompileError(
+            f"the kernels of {job.name} would be slow: ptxas left out setmaxnreg, which parts registers between warps",
+            detail=[*said[:10], f"log: {log}"],
+            hint="compile with another toolkit: nox -s build -- cuda=13.0",
+        )
 
 
 @contextlib.contextmanager
