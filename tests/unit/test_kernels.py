@@ -42,7 +42,7 @@ if is kill; then touch $control/killed-$unit; kill -9 $$; fi
 if is killonce && ! test -e $control/killed-$unit; then touch $control/killed-$unit; sleep 0.2; kill -9 $$; fi
 if is hang; then echo half > unit.o; echo $$ > $control/pid-$unit; sleep 30 & wait; fi
 if is slow; then sleep 0.4; fi
-if is ignores; then echo "ptxas info    : (C7508) Potential Performance Loss: 'setmaxnreg' ignored to maintain minimum"; fi
+if is ignores; then echo "ptxas info    : (C7508) Potential Performance Loss: 'setmaxnreg' ignored"; fi
 {{ echo "$@" | sed 's,--threads [0-9]* ,,; s,-ccbin [^ ]* ,,'
    cat unit.cu hopper/$unit.cu csrc/header.h
    env | sort; }} \\
