@@ -100,7 +100,9 @@ def test_a_source_that_does_not_compile_is_an_error_with_its_log(tmp_path: Path)
 
 CHANGES: dict[str, dict[str, object]] = {
     "library": {"library": "lib/libtiny.so.2"},
-    "symbols": {"archive": None},
+    "sources": {"sources": ("src/api.cpp",)},
+    "symbols": {"symbols": ("tiny_answer",)},
+    "archive": {"archive": None},
     "program": {"programs": {}},
     "files": {"files": {}},
     "requirement": {"requires": ("jax>=0.5",)},

@@ -174,6 +174,8 @@ def own_build_key(inputs: FrontInputs, headers: Headers | None, kernels: str, sb
             "kernels": kernels,
             "kind": front.kind,
             "sources": front_sources(build),
+            "compiled": list(front.sources),
+            "shown": list(front.symbols),
             "source_trees": {**inputs.source.pin.trees, "patched": inputs.source.front_tree},
             "library": front.library,
             "archive": front.archive,
@@ -201,7 +203,7 @@ def own_build_key(inputs: FrontInputs, headers: Headers | None, kernels: str, sb
 
 def own_writers(front: Front) -> dict[str, str]:
     """List what writes the bytes of a package beside the compilers, with versions."""
-    return last_writers() | ({"zstandard": version("zstandard")} if front.tarball else {})
+    return last_writers(tarball=front.tarball)
 
 
 def excluded(build: Build) -> frozenset[str]:
