@@ -139,12 +139,20 @@ def usable_toolkits(matrix: Matrix, choice: ToolkitChoice, situation: Situation)
 
 
 def find_recipe(project: Project, request: Request) -> Recipe:
-    """Return the recipe asked for, else the default one; InputError if the project has none of that name."""
+    """Return the recipe asked for, else the default one; InputError if there is none, or it lacks an asked profile."""
     name = request.recipe or DEFAULT_RECIPE
     if name not in project.recipes:
         have = ", ".join(project.recipes) or "none"
         raise InputError(f"there is no recipe {name}; recipes/ has {have}")
-    return project.recipes[name]
+    recipe = project.recipes[name]
+    for profile in request.profiles:
+        if profile not in recipe.profiles:
+            owners = [one.name for one in project.recipes.values() if profile in one.profiles]
+            raise InputError(
+                f"profile={profile}: recipe {name} has {', '.join(sorted(recipe.profiles))}",
+                detail=[f"recipe={owner} has it" for owner in owners],
+            )
+    return recipe
 
 
 # Candidates: the words given, the rest filled in.

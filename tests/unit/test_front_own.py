@@ -6,6 +6,7 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
@@ -100,7 +101,9 @@ def test_a_source_that_does_not_compile_is_an_error_with_its_log(tmp_path: Path)
 
 CHANGES: dict[str, dict[str, object]] = {
     "library": {"library": "lib/libtiny.so.2"},
-    "symbols": {"archive": None},
+    "sources": {"sources": ("src/api.cpp",)},
+    "symbols": {"symbols": ("tiny_answer",)},
+    "archive": {"archive": None},
     "program": {"programs": {}},
     "files": {"files": {}},
     "requirement": {"requires": ("jax>=0.5",)},
@@ -142,6 +145,45 @@ def test_switches_are_defined_as_upstream_does() -> None:
 def test_a_pattern_of_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no file matches src/\*.cc"):
         matching(tmp_path, "src/*.cc")
+
+
+@pytest.mark.parametrize("name", ["README.md", "src/exports.map"])
+def test_a_file_that_every_front_takes_is_missed_before_anything_is_compiled(name: str, tmp_path: Path) -> None:
+    made = zoo.inputs(tmp_path)
+    (made.build.recipe.folder / name).unlink()
+    with pytest.raises(InputError, match=f"recipe recipe has no file {name}"):
+        own_build_key(made, None, "k", "s")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"sources": ("src/*.cc",)}, {"programs": {"bin/tiny_exec": ("src/*.cc",)}}, {"files": {"src/*.cc": "a"}}],
+)
+def test_a_pattern_of_nothing_is_refused_before_anything_is_compiled(changes: Any, tmp_path: Path) -> None:
+    made = zoo.inputs(tmp_path, dataclasses.replace(zoo.FRONT, **changes))
+    with pytest.raises(InputError, match=r"recipe recipe: no file matches src/\*.cc"):
+        own_build_key(made, None, "k", "s")
+
+
+def test_sources_where_no_compile_sees_them_are_refused(tmp_path: Path) -> None:
+    made = zoo.inputs(tmp_path, dataclasses.replace(zoo.FRONT, sources=("python/*.cpp",)))
+    (made.build.recipe.folder / "python/a.cpp").touch()
+    with pytest.raises(InputError, match=r"recipe recipe: python/a.cpp .* include, src, exec, kernels"):
+        own_build_key(made, None, "k", "s")
+
+
+def test_shared_sources_of_nothing_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    made = zoo.inputs(tmp_path, dataclasses.replace(zoo.FRONT, shares=tmp_path / "other"))
+    with pytest.raises(InputError, match=r"recipe other: no file matches src/\*.cpp"):
+        own_build_key(made, None, "k", "s")
+
+
+def test_a_recipe_shares_sources_without_headers_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "other/src").mkdir(parents=True)
+    (tmp_path / "other/src/more.cpp").write_text("int more() { return 1; }\n")
+    made = zoo.inputs(tmp_path, dataclasses.replace(zoo.FRONT, shares=tmp_path / "other"))
+    assert make(made, tmp_path / "made").is_file()
 
 
 def test_a_placeholder_of_nothing_is_refused() -> None:

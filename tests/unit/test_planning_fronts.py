@@ -7,7 +7,7 @@ import pytest
 from tests.unit.test_planning import PROJECT, TOOLKIT_130, cuda, profile, recipe, situation, torch
 
 from hopperforge.config.project import Project
-from hopperforge.errors import NothingToBuildError
+from hopperforge.errors import InputError, NothingToBuildError
 from hopperforge.model.cell import AbiClass
 from hopperforge.model.front import Front, FrontKind
 from hopperforge.model.machine import Limit, Machine, Sizing
@@ -53,6 +53,14 @@ def test_each_cuda_is_a_build_whose_label_names_no_torch() -> None:
     assert {build.needed for build in plan.builds} == {frozenset()}
     assert "torch" not in plan.defaults
     assert "python" not in plan.defaults
+
+
+def test_a_profile_of_another_recipe_is_refused_with_whose_it_is() -> None:
+    mine = replace(free(), profiles={"mine": profile("mine")})
+    with pytest.raises(InputError) as caught:
+        make_plan(project(mine), Request(profiles=("mine",), cuda=(NEW,)), BOTH)
+    assert str(caught.value).startswith("profile=mine: recipe fa3-fwd has fa3-fwd, hdim128-bf16")
+    assert caught.value.detail == ("recipe=free has it",)
 
 
 def test_the_same_request_of_a_torch_recipe_still_names_both() -> None:

@@ -36,7 +36,7 @@ COPIED: Final = ("include", "src", "exec", "kernels")
 SHARED: Final = ("include", "src")
 """The folders of a recipe that another shares; compiles see them in `shared`."""
 
-_ALL_SHARED: Final = "shared/src/*.cpp"
+_SHARED_SOURCES: Final = "src/*.cpp"
 _STANDARD: Final = "-std=c++17"
 _CUDART: Final = ("-l:libcudart_static.a", "-ldl", "-lrt", "-lpthread")
 _OUTSIDE: Final = "/out"
@@ -135,18 +135,38 @@ def front_flags(inputs: FrontInputs, headers: Headers | None) -> tuple[str, ...]
 
 
 def front_sources(build: Build) -> dict[str, str]:
-    """Hash every file of the recipe that goes into the package or that a compile of the front may read, by its path."""
+    """Hash every file of the recipe that goes into the package or that a compile of the front may read, by its path.
+
+    InputError for a file that is not there, a pattern that no file matches, and a source where no compile sees it.
+    """
     folder, front = build.recipe.folder, build.recipe.front
     wanted = [path for name in (*COPIED, "python") for path in (folder / name).rglob("*")]
-    wanted += [folder / "README.md", folder / front.exports]
+    wanted += [_present(folder, name) for name in ("README.md", front.exports)]
     wanted += [path for pattern in front.files for path in matching(folder, pattern)]
+    for pattern in (*front.sources, *(one for patterns in front.programs.values() for one in patterns)):
+        _refuse_unseen(folder, matching(folder, pattern))
     return _hashed(folder, wanted) | {f"shared/{path}": digest for path, digest in _shared(front).items()}
+
+
+def _present(folder: Path, name: str) -> Path:
+    if not (folder / name).is_file():
+        raise InputError(f"recipe {folder.name} has no file {name}", hint=f"look at {folder / 'recipe.yaml'}")
+    return folder / name
+
+
+def _refuse_unseen(folder: Path, sources: Iterable[Path]) -> None:
+    for source in (path.relative_to(folder) for path in sources):
+        if source.parts[0] not in COPIED:
+            raise InputError(
+                f"recipe {folder.name}: {source} is a source, and compiles see the folders {', '.join(COPIED)} alone"
+            )
 
 
 def _shared(front: Front) -> dict[str, str]:
     folder = front.shares
     if folder is None:
         return {}
+    matching(folder, _SHARED_SOURCES)
     return _hashed(folder, [path for name in SHARED for path in (folder / name).rglob("*")])
 
 
@@ -174,6 +194,8 @@ def own_build_key(inputs: FrontInputs, headers: Headers | None, kernels: str, sb
             "kernels": kernels,
             "kind": front.kind,
             "sources": front_sources(build),
+            "compiled": list(front.sources),
+            "shown": list(front.symbols),
             "source_trees": {**inputs.source.pin.trees, "patched": inputs.source.front_tree},
             "library": front.library,
             "archive": front.archive,
@@ -201,7 +223,7 @@ def own_build_key(inputs: FrontInputs, headers: Headers | None, kernels: str, sb
 
 def own_writers(front: Front) -> dict[str, str]:
     """List what writes the bytes of a package beside the compilers, with versions."""
-    return last_writers() | ({"zstandard": version("zstandard")} if front.tarball else {})
+    return last_writers(tarball=front.tarball)
 
 
 def excluded(build: Build) -> frozenset[str]:
@@ -257,7 +279,8 @@ class _Bench:
                 shutil.copytree(recipe.folder / name, folder / name)
         if recipe.front.shares is not None:
             for name in SHARED:
-                shutil.copytree(recipe.front.shares / name, folder / "shared" / name)
+                if (recipe.front.shares / name).is_dir():
+                    shutil.copytree(recipe.front.shares / name, folder / "shared" / name)
         for name, place in (
             *((tree, engine.place(source) / tree) for tree in ("hopper", "csrc")),
             ("toolkit", inputs.toolkit.root),
@@ -278,7 +301,7 @@ class _Bench:
     def make(self, objects: Sequence[str]) -> Mapping[str, Path]:
         """Compile, link and archive; returns the files made, by their place in the package."""
         front = self.inputs.build.recipe.front
-        own = self._compile((*front.sources, *([_ALL_SHARED] if front.shares else [])))
+        own = self._compile((*front.sources, *([f"shared/{_SHARED_SOURCES}"] if front.shares else [])))
         made = {front.library: self._link(own, objects)}
         if front.archive is not None:
             made[front.archive] = self._archive(Path(front.archive).name, (*own, *objects))
