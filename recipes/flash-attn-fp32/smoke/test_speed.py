@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from smoke_common.speed import Timed
 from smoke_kit import Subject, make_inputs
 
 if TYPE_CHECKING:
@@ -29,26 +30,21 @@ def seconds(call: Callable[[], Any]) -> float:
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("head_dim", [64, 128])
 def test_speed(subject: Subject, speeds: list[dict[str, Any]], head_dim: int, causal: bool) -> None:
-    batch, seqlen, heads = 2, 2048, 16
-    inputs = make_inputs(batch=batch, seqlen_q=seqlen, seqlen_k=seqlen, heads=heads, heads_k=heads, head_dim=head_dim)
+    timed = Timed(2, 2048, 16, head_dim, causal)
+    inputs = make_inputs(
+        batch=timed.batch,
+        seqlen_q=timed.seqlen,
+        seqlen_k=timed.seqlen,
+        heads=timed.heads,
+        heads_k=timed.heads,
+        head_dim=head_dim,
+    )
     out = subject.attend(*inputs.leaves, causal=causal)
-    operations = 4 * batch * heads * seqlen**2 * head_dim / (2 if causal else 1)
     measured = {
-        "forward": operations / seconds(lambda: subject.attend(*inputs.leaves, causal=causal)),
+        "forward": timed.operations / seconds(lambda: subject.attend(*inputs.leaves, causal=causal)),
         "backward": 2.5
-        * operations
+        * timed.operations
         / seconds(lambda: torch.autograd.grad(out, inputs.leaves, inputs.dout, retain_graph=True)),
     }
     for direction, speed in measured.items():
-        assert speed > 0
-        speeds.append(
-            {
-                "batch": batch,
-                "seqlen": seqlen,
-                "heads": heads,
-                "head_dim": head_dim,
-                "causal": causal,
-                "dtype": f"float32 {direction}",
-                "tflops": round(speed / 1e12, 2),
-            }
-        )
+        speeds.append(timed.row(f"float32 {direction}", round(speed / 1e12, 2)))
