@@ -212,6 +212,14 @@ def require_equal_bits(found: torch.Tensor, expected: torch.Tensor) -> None:
     assert torch.equal(bits(found), bits(expected))
 
 
+def require_equal_results(
+    found: tuple[torch.Tensor, torch.Tensor], expected: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    """Fail unless two outputs, and two softmax_lse, hold the same bits."""
+    for index in range(2):
+        require_equal_bits(found[index], expected[index])
+
+
 def slice_keys(inputs: Inputs, sequence: int, length: int) -> Inputs:
     """One sequence of a batch with its first `length` keys, as a batch of one."""
     one = slice(sequence, sequence + 1)

@@ -82,7 +82,7 @@ def require_refused_or_right(subject: Subject, head_dim: int, head_dim_v: int) -
 
 
 def test_head_dim_of_no_profile(subject: Subject) -> None:
-    with pytest.raises(subject.package.UnsupportedFeatureError, match="head"):
+    with pytest.raises(subject.package.UnsupportedFeatureError, match="head_dim is 264, and no profile has"):
         subject.attend(make_inputs(head_dim=264))
 
 
