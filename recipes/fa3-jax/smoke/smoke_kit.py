@@ -70,7 +70,10 @@ def load_subject(wheel: Path, folder: Path) -> Subject:
 
 def missing_gpu(_: Subject) -> str | None:
     """Why the kernels cannot run here; None where they can."""
-    device = jax.devices()[0]
+    try:
+        device = jax.devices()[0]
+    except RuntimeError as error:  # where JAX_PLATFORMS asks for a GPU
+        return f"JAX {jax.__version__} found no device: {error}"
     if device.platform != "gpu":
         return f"JAX {jax.__version__} found no GPU, only {device.platform}"
     capability = str(getattr(device, "compute_capability", "unknown"))
@@ -241,7 +244,10 @@ def relative_error(found: jax.Array, expected: Exact) -> float:
 
 
 def require_close(found: Sequence[jax.Array], expected: Sequence[Exact], dtype: str) -> None:
-    """Output and LSE are within the bounds of the dtype."""
+    """Output and LSE have the shapes and dtypes promised, and are within the bounds of the dtype."""
+    assert str(found[0].dtype) == ("bfloat16" if dtype == FP8 else dtype)
+    assert str(found[1].dtype) == "float32"
+    assert [array.shape for array in found] == [array.shape for array in expected]
     error = relative_error(found[0], expected[0])
     assert error <= TOLERANCE[dtype], f"output is off by {error:.2e}"
     lse, exact = to_exact(found[1]), expected[1]
