@@ -115,6 +115,24 @@ def test_gpu_json(run: Run) -> None:
     assert not list(Path.cwd().glob(".gpu.json*"))
 
 
+def test_tests_are_spread_and_those_of_larger_machines_left_out(run: Run, toy: Path) -> None:
+    """What a machine is too small for is no hole in the proof, unlike what somebody left out."""
+    own = (
+        "machine_facts, lambda subject: {'dtype': ['torch.half', 'torch.single']}, lambda item: 'many' not in item.name"
+    )
+    (toy / "conftest.py").write_text(CONFTEST.replace("machine_facts))", f"{own}))"), encoding="utf-8")
+    (toy / "test_toy.py").write_text("def test_each(dtype): pass\ndef test_of_many(): assert False", encoding="utf-8")
+    run().assert_outcomes(passed=2, deselected=1)
+    assert results()["tests"]["passed"] == ["test_toy.py::test_each[half]", "test_toy.py::test_each[single]"]
+    assert results()["complete"] is True
+
+
+def test_help_needs_no_wheel(pytester: pytest.Pytester, toy: Path) -> None:
+    ended = pytester.runpytest_inprocess(str(toy), "--help")
+    assert ended.ret == pytest.ExitCode.OK
+    ended.stdout.fnmatch_lines(["*--wheel=WHEEL*", "*--gpu-json=GPU_JSON*"])
+
+
 @pytest.mark.parametrize(
     ("text", "failed"),
     [
