@@ -15,7 +15,9 @@ from tests.unit import front_zoo as zoo
 
 from hopperforge.errors import CompileError, InputError
 from hopperforge.model.front import Front
+from hopperforge.model.machine import Sizing
 from hopperforge.model.wheel import GateResult, RepairedWheel, Tarball
+from hopperforge.preparing import Prepared, package_key, require_unchanged
 from hopperforge.stages import gates_tools
 from hopperforge.stages.elf import read_library
 from hopperforge.stages.front_inputs import FrontInputs
@@ -139,6 +141,24 @@ def test_every_file_of_a_front_is_in_the_key(name: str, tmp_path: Path) -> None:
     assert before == own_build_key(made, None, "k", "s")
     (made.build.recipe.folder / name).write_text(zoo.TEXTS[name] + "\n")
     assert own_build_key(made, None, "k", "s") != before
+
+
+def test_files_that_changed_during_a_build_are_noticed(tmp_path: Path) -> None:
+    made = zoo.inputs(tmp_path)
+    prepared = Prepared(
+        inputs=made,
+        units=(),
+        kernels_key="k",
+        objects=frozenset(),
+        key=package_key(made, "k"),
+        cached=0,
+        sizing=Sizing(max_jobs=1, nvcc_threads=1, memory=1, reasons=()),
+        expected_seconds=0.0,
+    )
+    require_unchanged(prepared)
+    (made.build.recipe.folder / "src/api.cpp").write_text("int other;\n")
+    with pytest.raises(InputError, match="files of recipe tiny changed while it was built"):
+        require_unchanged(prepared)
 
 
 def test_the_place_of_a_recipe_is_not_in_the_key(tmp_path: Path) -> None:
