@@ -394,6 +394,10 @@ def test_the_gate_compares_the_tarball_with_the_wheel(wheel: WheelArchive, tarba
     assert tarball_gate(other, tarball, package="tiny", front=zoo.FRONT).detail == (
         f"{top}/bin/tiny_exec of the tarball is not what the wheel has"
     )
+    still = dataclasses.replace(wheel, runnable=frozenset())
+    assert tarball_gate(still, tarball, package="tiny", front=zoo.FRONT).detail == (
+        f"{top}/bin/tiny_exec of the tarball is not what the wheel has"
+    )
     more = dataclasses.replace(wheel, files={**wheel.files, "tiny/lib/more": b""})
     assert tarball_gate(more, tarball, package="tiny", front=zoo.FRONT).detail == (
         f"{top}/lib/more is not in the tarball"
