@@ -50,7 +50,7 @@ class Object:
 def read_object(data: bytes) -> Object:
     """Read an ELF object file from its bytes; ValueError if it is none or is damaged."""
     try:
-        found = [symbol for symbol in _symbol_table(ELFFile(io.BytesIO(data))).iter_symbols() if _is_shown(symbol)]
+        found = [symbol for symbol in _symbol_table(_open(data)).iter_symbols() if _is_shown(symbol)]
         return Object(
             shown=tuple(sorted(symbol.name for symbol in found)),
             unique=tuple(sorted(symbol.name for symbol in found if symbol["st_info"]["bind"] == _UNIQUE)),
@@ -76,7 +76,7 @@ def _is_shown(symbol: Symbol) -> bool:
 def section_of(data: bytes, name: str) -> bytes:
     """Give the bytes of a section of an ELF file, empty where it has none; ValueError if it is damaged."""
     try:
-        section = ELFFile(io.BytesIO(data)).get_section_by_name(name)
+        section = _open(data).get_section_by_name(name)
         return b"" if section is None else bytes(section.data())
     except (ELFError, ConstructError, *_OF_DAMAGE) as error:
         message = f"{name} cannot be read: {error}"
@@ -86,7 +86,7 @@ def section_of(data: bytes, name: str) -> bytes:
 def read_library(data: bytes) -> Library:
     """Read an ELF shared library from its bytes; ValueError if it is none or is damaged."""
     try:
-        elf = ELFFile(io.BytesIO(data))
+        elf = _open(data)
         dynamic, symbols = _dynamic_sections(elf)
         return Library(
             needed=tuple(_texts(dynamic, "needed")),
@@ -101,10 +101,15 @@ def read_library(data: bytes) -> Library:
         raise ValueError(message) from error
 
 
-def _dynamic_sections(elf: ELFFile) -> tuple[DynamicSection, SymbolTableSection]:
+def _open(data: bytes) -> ELFFile:
+    elf = ELFFile(io.BytesIO(data))
     if elf.num_sections() > _MOST_SECTIONS:
         message = f"it claims {elf.num_sections()} sections"
         raise ELFError(message)
+    return elf
+
+
+def _dynamic_sections(elf: ELFFile) -> tuple[DynamicSection, SymbolTableSection]:
     dynamic = elf.get_section_by_name(".dynamic")
     symbols = elf.get_section_by_name(".dynsym")
     if not isinstance(dynamic, DynamicSection) or not isinstance(symbols, SymbolTableSection):
