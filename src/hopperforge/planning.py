@@ -12,7 +12,7 @@ from hopperforge.errors import InputError, NothingToBuildError
 from hopperforge.model.cell import Accepted, Build, Cell, Default, Plan, Rejected, one_per_name
 from hopperforge.model.matrix import Matrix, TorchFact
 from hopperforge.model.place import StorePlace
-from hopperforge.model.profile import Profile
+from hopperforge.model.profile import Profile, compute_capability
 from hopperforge.model.recipe import Recipe
 from hopperforge.model.request import Kernels, Request, ToolkitChoice
 from hopperforge.model.toolkit import ToolkitFact, ToolkitOrigin
@@ -286,6 +286,10 @@ def _judge(
 
 
 def _architecture_reason(profile: Profile, fact: ToolkitFact) -> str | None:
+    aged = sorted(name for name in profile.ptx if compute_capability(name) < fact.oldest)
+    if aged:
+        starts = f"the CUDA {fact.version} toolkit starts at sm_{fact.oldest}"
+        return f"{starts}, and profile {profile.name} has PTX for {', '.join(aged)}"
     if profile.ptx or not profile.architectures or profile.for_toolkit(fact.oldest).architectures:
         return None
     names = ", ".join(sorted(profile.architectures))

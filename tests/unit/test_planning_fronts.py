@@ -163,6 +163,16 @@ def test_a_build_has_the_architectures_that_its_toolkit_knows() -> None:
     assert {build.profile.ptx for build in plan.builds} == {frozenset({"compute_90"})}
 
 
+def test_ptx_that_a_toolkit_no_longer_makes_is_a_reason() -> None:
+    aged = replace(FAT, ptx=frozenset({"compute_70", "compute_90"}))
+    old = replace(project(replace(free(), profiles={aged.name: aged})), matrix=AGED)
+    accepted, rejected = select(old, EVERYTHING, BOTH)
+    assert [str(found.cell.cuda) for found in accepted] == ["12.8"]
+    assert [found.reason for found in rejected] == [
+        "the CUDA 13.0 toolkit starts at sm_75, and profile fa3-fwd has PTX for compute_70"
+    ]
+
+
 def test_a_toolkit_that_knows_none_of_them_cannot_build_it() -> None:
     accepted, rejected = select(AGED_PROJECT, replace(EVERYTHING, profiles=("hdim128-bf16",)), BOTH)
     assert [found.cell.cuda for found in accepted] == [OLD]
