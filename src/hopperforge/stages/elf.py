@@ -15,7 +15,9 @@ from elftools.elf.sections import Symbol, SymbolTableSection
 _OF_DAMAGE = (AttributeError, UnicodeDecodeError, OverflowError, ZeroDivisionError, LookupError, TypeError)
 _MOST_SECTIONS = 65_535  # where the header's own count ends; a damaged one may say 2^64, and each would be looked at
 
-_UNIQUE = "STB_LOOS"  # pyelftools' name of STB_GNU_UNIQUE
+_WEAK = 2
+_GNU_UNIQUE = 10
+_INFO_OF_SYMBOL = 4  # where st_info is in an Elf64_Sym, whose upper half is the binding
 _VISIBLE = frozenset({"STV_DEFAULT", "STV_PROTECTED"})
 
 
@@ -36,28 +38,33 @@ class Library:
     versions: tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Object:
-    """What an object file shows: defined symbols that others can bind to, and of these what a process has once.
-
-    The latter, `unique`, are inline variables of headers; in an object without groups each is one definition too many.
-    """
-
-    shown: tuple[str, ...]
-    unique: tuple[str, ...]
-
-
-def read_object(data: bytes) -> Object:
-    """Read an ELF object file from its bytes; ValueError if it is none or is damaged."""
+def shown_symbols(data: bytes) -> tuple[str, ...]:
+    """Name the defined symbols of an ELF object that others can bind to; ValueError if it is none or is damaged."""
     try:
-        found = [symbol for symbol in _symbol_table(_open(data)).iter_symbols() if _is_shown(symbol)]
-        return Object(
-            shown=tuple(sorted(symbol.name for symbol in found)),
-            unique=tuple(sorted(symbol.name for symbol in found if symbol["st_info"]["bind"] == _UNIQUE)),
-        )
+        return tuple(sorted(symbol.name for symbol in _symbol_table(_open(data)).iter_symbols() if _is_shown(symbol)))
     except (ELFError, ConstructError, *_OF_DAMAGE) as error:
         message = f"it is no readable object: {error}"
         raise ValueError(message) from error
+
+
+def weaken_unique(data: bytes) -> bytes:
+    """Make an object's symbols that a process has once (STB_GNU_UNIQUE) weak; ValueError if it is none or is damaged.
+
+    They are inline variables of headers. In an object without groups each is one definition too many, and objcopy hides
+    weak symbols only; of binutils 2.35 it does not weaken these either.
+    """
+    changed = bytearray(data)
+    try:
+        symbols = _symbol_table(_open(data))
+        start, size = symbols["sh_offset"], symbols["sh_entsize"]
+        for index in range(symbols.num_symbols()):
+            place = start + index * size + _INFO_OF_SYMBOL
+            if changed[place] >> 4 == _GNU_UNIQUE:
+                changed[place] = _WEAK << 4 | changed[place] & 0xF
+    except (ELFError, ConstructError, *_OF_DAMAGE) as error:
+        message = f"it is no readable object: {error}"
+        raise ValueError(message) from error
+    return bytes(changed)
 
 
 def _symbol_table(elf: ELFFile) -> SymbolTableSection:

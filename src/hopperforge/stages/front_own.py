@@ -25,7 +25,7 @@ from hopperforge.run.engine import Command, Mount
 from hopperforge.run.files import make_folder, storage_guard, temporary_folder
 from hopperforge.run.process import Completed
 from hopperforge.run.workspace import Workspace
-from hopperforge.stages.elf import read_object
+from hopperforge.stages.elf import weaken_unique
 from hopperforge.stages.front_inputs import FrontInputs, build_facts, last_writers, licence_hashes
 from hopperforge.stages.front_layout import package_files, placeholders, raw_wheel
 from hopperforge.stages.front_sources import COPIED, SHARED, SHARED_SOURCES, front_sources, matching
@@ -281,18 +281,12 @@ class _Bench:
         whole, build = f"{Path(name).stem}.o", self.inputs.build
         words = (*archive_arguments(build), "-o", whole, *objects, "-Ltoolkit/lib64", _CUDART[0])
         self._run(whole, str(self.inputs.compiler.path), *words)
-        self._weaken(whole, read_object((self.folder / whole).read_bytes()).unique)
+        linked = self.folder / whole
+        linked.write_bytes(weaken_unique(linked.read_bytes()))
         shown = (f"--keep-global-symbol={pattern}" for pattern in build.recipe.front.symbols)
         self._run(f"{whole}-hidden", "objcopy", "--wildcard", *shown, "--strip-debug", whole)
         self._run(name, "ar", "rcsD", name, whole)
         return self.folder / name
-
-    def _weaken(self, whole: str, symbols: Sequence[str]) -> None:
-        """Weaken symbols that a process has once, which objcopy hides only then: hidden, they clash with nobody's."""
-        if symbols:  # a list of none is an error of objcopy
-            once = self.folder / f"{whole}-unique"
-            once.write_text("".join(f"{symbol}\n" for symbol in symbols))
-            self._run(f"{whole}-weakened", "objcopy", f"--weaken-symbols={once.name}", whole)
 
     def _program(self, place: str, sources: Iterable[str]) -> Path:
         build, name = self.inputs.build, Path(place).name

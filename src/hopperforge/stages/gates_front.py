@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from typing import Final
 
 from hopperforge.model.front import Front
-from hopperforge.stages.elf import Library, read_library, read_object, section_of
+from hopperforge.stages.elf import Library, read_library, section_of, shown_symbols
 from hopperforge.stages.gates import SYSTEM_LIBRARIES, Refused, gate, library_name, refuse_if
 from hopperforge.stages.wheel_archive import WheelArchive
 
@@ -59,7 +59,7 @@ def archive_gate(wheel: WheelArchive, *, place: str, symbols: tuple[str, ...]) -
     """
     data = _only_member(wheel.files.get(place, b""), place)
     try:
-        shown = read_object(data).shown
+        shown = shown_symbols(data)
         same = section_of(data, _DEVICE_CODE) == section_of(wheel.files[library_name(wheel)], _DEVICE_CODE)
     except ValueError as error:
         raise Refused(f"{place}: {error}") from error
