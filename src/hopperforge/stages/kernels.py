@@ -27,7 +27,7 @@ from hopperforge.run.files import Lock
 from hopperforge.run.workspace import Workspace
 from hopperforge.stages.remote_units import Kit
 from hopperforge.stages.unit_job import OBJECT, SOURCE, Bench, CompiledUnit, CompileUnit, UnitJob, owned
-from hopperforge.store.costs import CostTable, learn, load_costs
+from hopperforge.store.costs import CostTable, calm_of, learn, load_costs
 from hopperforge.store.packs import find_pack, require_distinct_names, store_pack
 from hopperforge.store.shared import SharedObjects, held
 from hopperforge.store.trimming import PACKS
@@ -159,7 +159,8 @@ def _task(unit: Unit, costs: CostTable, toolkit: Toolkit, sizing: Sizing, engine
     peak = cost.peak_rss * max(1, min(sizing.nvcc_threads, unit.gencodes))
     room = peak + max(peak // 2, _LEAST_ROOM)
     held = engine.name != HOST and room < sizing.memory
-    return Task(name=unit.name, cost=replace(cost, peak_rss=peak), room=room if held else None)
+    cost = replace(cost, peak_rss=peak)
+    return Task(name=unit.name, cost=cost, room=room if held else None, calm=calm_of(unit, cost))
 
 
 def wrapper_text(unit: Unit) -> str:
