@@ -117,6 +117,7 @@ class Stand:
             gencodes=max(unit.gencodes for unit in units),
             unit_peak=max(self.costs.expect(unit, self.toolkit.version).peak_rss for unit in units),
             units=len(units),
+            needs=[self.costs.need(unit, self.toolkit.version) for unit in units],
         )
 
 
