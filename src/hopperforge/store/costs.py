@@ -200,9 +200,8 @@ _HEAD_DIM: Final = re.compile(r"hdim(\d+)(?:_(\d+))?_")
 
 # When a merged unit's peak is over, and what it needs from then on, as shares of its expected seconds and peak. Twelve
 # units of five sources begun at once (nvcc 13.0, 16 cores) held 73 of 102 GB expected from 80 to 97 s, 15 at 129 s and
-# never more than 46 after, 0.45; each took 480 to 600 s, so the peak was over after 0.27 of the shortest. Two begun at
-# once with nvcc 12.4 on a busy machine of 2 cores held 0.63 of what was expected before 90 s, and once later 0.67, what
-# others held on that machine included. Expected were 220 s: schedules allow for that (`schedule.LEAST_PACE`).
+# never more than 46 after, 0.45, which is half as much again here; each took 480 to 600 s, so the peak was over after
+# 0.27 of the shortest. Expected were 220 s: schedules allow for that (`schedule.LEAST_PACE`).
 _CALM_AFTER: Final = 0.3
 LATER_SHARE: Final = 0.67
 """What a merged unit needs when its peak is over, of that peak."""
