@@ -14,6 +14,8 @@ that was cut off is repeated, and goes on with what is missing. --way takes one 
 --formula-seconds ends it: what it finished by then is compared with the same sources of `inline`, and its time is what
 all would take at that pace, kept busy to the end.
 
+What each compile of `pack` held over time goes into curves.jsonl there, for `benchmarks/memory_curves.py`.
+
 On a machine with more cores three can run side by side, each with its share, by three commands of one --out:
 
     python -m benchmarks.inline_vs_pack ... --way pack --cores 0-15 --memory 121 &
@@ -41,6 +43,7 @@ from pathlib import Path
 from typing import Final
 
 import ninja
+from benchmarks.memory_curves import Sampler, curve, write_curves
 from benchmarks.merge_groups import RECIPE, Stand, Watch, prepare
 
 from hopperforge.merging import merge_units
@@ -54,6 +57,7 @@ PACK: Final = "pack"
 INLINE: Final = "inline"
 FORMULA: Final = "formula"
 WAYS: Final = (PACK, INLINE, FORMULA)
+CURVES: Final = "curves.jsonl"
 GB_A_JOB: Final = 2.8
 FORMULA_THREADS: Final = 4
 COLUMNS: Final = f"{'way':<9}{'cores':>6}{'jobs':>6}{'wall s':>9}{'CPU s':>10}{'busy':>7}  sources"
@@ -104,23 +108,26 @@ class Taken:
 # --- the ways
 
 
-def compile_merged(stand: Stand, share: Share) -> Taken:
-    """Compile everything as a build does."""
+def compile_merged(stand: Stand, share: Share, curves: Path) -> Taken:
+    """Compile everything as a build does, and write to `curves` what each unit held meanwhile."""
     units = list(merge_units(sorted(stand.units.values()), stand.project.recipes[RECIPE].merge))
     sizing = stand.sizing(units, None, share.budget)
     print(*sizing.reasons, sep="\n", flush=True)
     watch = Watch()
     before, started = _cpu(), time.monotonic()
-    pack = compile_pack(
-        units,
-        source=stand.source,
-        toolkit=stand.toolkit,
-        compiler=stand.compiler,
-        sizing=sizing,
-        workspace=replace(stand.workspace, reporter=watch),
-        in_use=memory_in_use,  # and not what ways beside this one take
-    )
+    with Sampler() as sampler:
+        pack = compile_pack(
+            units,
+            source=stand.source,
+            toolkit=stand.toolkit,
+            compiler=stand.compiler,
+            sizing=sizing,
+            workspace=replace(stand.workspace, reporter=watch),
+            in_use=memory_in_use,  # and not what ways beside this one take
+        )
     wall, cpu = time.monotonic() - started, _cpu() - before
+    costs = {unit: stand.costs.expect(unit, stand.toolkit.version) for unit in units}
+    write_curves(curves, [curve(unit, cost, sampler.seen[unit.path]) for unit, cost in costs.items()])
     if pack.compiled != len(units):
         raise SystemExit(f"error: {len(units) - pack.compiled} units were in {stand.workspace.cache} before")
     return Taken(
@@ -284,7 +291,9 @@ def compile_way(way: str, share: Share, options: argparse.Namespace) -> Taken:
     stand = prepare(argparse.Namespace(**{**vars(options), "work": work}))
     names = sources_of(options.units, options.without)
     stand = replace(stand, units={name: unit for name, unit in stand.units.items() if name in names})
-    return compile_merged(stand, share) if way == PACK else compile_inline(stand, share, way, options.formula_seconds)
+    if way == PACK:
+        return compile_merged(stand, share, options.out / CURVES)
+    return compile_inline(stand, share, way, options.formula_seconds)
 
 
 def sources_of(listing: Path, without: Sequence[str]) -> tuple[str, ...]:

@@ -228,12 +228,12 @@ def test_the_formula_is_ended_and_keeps_what_it_finished(stand: Stand) -> None:
     assert 2 <= found.wall < 20
 
 
-def test_a_pack_is_compiled_merged_cold_and_whole(stand: Stand) -> None:
+def test_a_pack_is_compiled_merged_cold_and_whole(stand: Stand, tmp_path: Path) -> None:
     share = Share(cores=16, memory=100 * 10**9, budget=100 * 10**9)
-    found = compile_merged(stand, share)
+    found = compile_merged(stand, share, tmp_path / "curves.jsonl")
     assert (found.way, found.jobs, found.finished, found.whole) == (PACK, 1, 3, True)
     with pytest.raises(SystemExit, match=r"were in .* before"):
-        compile_merged(stand, share)
+        compile_merged(stand, share, tmp_path / "curves.jsonl")
 
 
 def test_upstream_words_that_do_not_compile_end_with_what_ninja_said(stand: Stand) -> None:
