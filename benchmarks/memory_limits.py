@@ -106,6 +106,7 @@ def sizing_of(units: Sequence[Unit], version: ToolkitVersion) -> Sizing:
         unit_peak=costs.expect(largest, version).peak_rss,
         units=len(units),
         merged=bool(largest.merged),
+        needs=[costs.need(unit, version) for unit in units],
     )
 
 

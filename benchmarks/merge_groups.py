@@ -108,15 +108,16 @@ class Stand:
     workspace: Workspace
     costs: CostTable
 
-    def sizing(self, units: Sequence[Unit], jobs: int | None) -> Sizing:
-        """Choose the settings as a build does."""
+    def sizing(self, units: Sequence[Unit], jobs: int | None, memory: int | None = None) -> Sizing:
+        """Choose the settings as a build does; `jobs` and `memory` are the words of that name."""
         return size(
             read_machine(self.workspace.environ),
             jobs=jobs,
-            memory=None,
+            memory=memory,
             gencodes=max(unit.gencodes for unit in units),
             unit_peak=max(self.costs.expect(unit, self.toolkit.version).peak_rss for unit in units),
             units=len(units),
+            needs=[self.costs.need(unit, self.toolkit.version) for unit in units],
         )
 
 

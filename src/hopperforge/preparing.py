@@ -4,7 +4,7 @@
 nothing. Turning a prepared build into a package is `pipeline`'s.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -14,17 +14,18 @@ from hopperforge.merging import merge_units
 from hopperforge.model.cell import Build
 from hopperforge.model.front import FrontKind
 from hopperforge.model.keys import content_key
-from hopperforge.model.machine import Machine, Sizing
+from hopperforge.model.machine import Machine, Need, Sizing
 from hopperforge.model.matrix import JaxFact
 from hopperforge.model.pack import Unit, pack_key
 from hopperforge.model.recipe import MergeRule, Recipe
 from hopperforge.model.request import Kernels, Merge, Request
 from hopperforge.model.upstream import PatchedSource
+from hopperforge.model.versions import ToolkitVersion
 from hopperforge.plan_report import PackStatus, toolkit_text
 from hopperforge.planning import FETCHED
 from hopperforge.provenance.sbom import make_sbom
 from hopperforge.run.workspace import Workspace
-from hopperforge.sizing import size
+from hopperforge.sizing import size, tightest
 from hopperforge.stages.builder import Containers, found_image_builder, host_builder, image_builder
 from hopperforge.stages.front_inputs import FrontInputs
 from hopperforge.stages.fronts import build_key
@@ -34,7 +35,7 @@ from hopperforge.stages.record import contents_of
 from hopperforge.stages.source import find_source
 from hopperforge.stages.sources import kernel_source, kernel_units
 from hopperforge.stages.toolkit import obtain_toolkit
-from hopperforge.store.costs import load_costs
+from hopperforge.store.costs import LATER_SHARE, CostTable, load_costs
 from hopperforge.store.wheelhouse import Wheelhouse
 
 # The largest peaks of units of the profile fa3-fwd, merged and not, nvcc 13.0 on 16 cores; see store/costs.py for each.
@@ -174,18 +175,22 @@ class Job:
             unit_peak=costs.expect(largest, inputs.toolkit.version).peak_rss,
             units=len(units),
             merged=bool(largest.merged),
+            needs=needs_of(units, costs, inputs.toolkit.version, inputs.build.kernels),
         )
 
     def _size_unseen(self, build: Build) -> Sizing:
         """Choose settings before the units are known, as if they were of the largest kind measured."""
+        merged = bool(self._merge_rules(build))
+        needs = [Need(peak=_LARGE_MERGED_UNIT, later=round(LATER_SHARE * _LARGE_MERGED_UNIT))]
         return size(
             self.machine,
             jobs=self.request.jobs,
             memory=self.request.memory,
             gencodes=1,
-            unit_peak=_LARGE_MERGED_UNIT if self._merge_rules(build) else _LARGE_UNIT,
+            unit_peak=_LARGE_MERGED_UNIT if merged else _LARGE_UNIT,
             units=None,
-            merged=bool(self._merge_rules(build)),
+            merged=merged,
+            needs=needs * tightest(self.machine.cores).value if merged else None,
         )
 
     def status(self, build: Build, where: str) -> PackStatus:
@@ -234,6 +239,15 @@ def require_unchanged(prepared: Prepared) -> None:
             f"files of recipe {recipe.name} changed while it was built, so nothing was put in",
             hint="run the same command again: what was compiled is kept",
         )
+
+
+def needs_of(units: Sequence[Unit], costs: CostTable, toolkit: ToolkitVersion, kernels: Kernels) -> list[Need] | None:
+    """Say what units need where our executors start them; upstream's ninja starts MAX_JOBS whatever those need."""
+    match kernels:
+        case Kernels.PACK:
+            return [costs.need(unit, toolkit) for unit in units]
+        case Kernels.INLINE:
+            return None
 
 
 def _kernels_key(inputs: FrontInputs, keys: Mapping[str, str]) -> str:

@@ -3,9 +3,11 @@
 Pure arithmetic. Reading the machine is `run.machine`'s; holding to the budget while compiling is the executor's.
 """
 
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import Final
 
-from hopperforge.model.machine import Limit, Machine, Sizing
+from hopperforge.model.machine import Limit, Machine, Need, Sizing
 
 GIBIBYTE: Final = 2**30
 
@@ -27,24 +29,28 @@ def size(
     unit_peak: int,
     units: int | None,
     merged: bool = False,
+    needs: Sequence[Need] | None = None,
 ) -> Sizing:
     """Choose the settings of a compile of `units` units (None: not known yet) of up to `unit_peak` bytes each.
 
     `jobs` and `memory` (bytes) are the words of that name, None where not given; `gencodes` is the number of
-    GPU targets of one unit; `merged` says that the unit of that peak has several sources. cores is the smallest core
+    GPU targets of one unit; `merged` says that the unit of that peak has several sources. `needs` are those of the
+    units where each is started only when there is room for it, as our executors do; None where MAX_JOBS of them run
+    whatever they need, as with upstream's ninja. cores is the smallest core
     limit; headroom is 1 GiB or a tenth of the smallest memory limit, whichever is more; free is what is not in use now.
 
     | number       | word given | otherwise                                                             |
     |--------------|------------|-----------------------------------------------------------------------|
     | memory       | memory=    | min(smallest limit - headroom, free), never below 0                   |
-    | MAX_JOBS     | jobs=      | min(cores, memory // unit_peak, units), never below 1                 |
+    | MAX_JOBS     | jobs=      | min(cores, memory // unit_peak, units), never below 1; with `needs`   |
+    |              |            | `most_together` in place of the quotient                              |
     | NVCC_THREADS |            | 1 with one gencode, else min(gencodes, cores // MAX_JOBS), at least 1 |
 
     `reasons` has one sentence for memory, MAX_JOBS and NVCC_THREADS each, in that order; warnings follow.
     """
     cores = tightest(machine.cores)
     budget, memory_reason = _memory_budget(machine, memory)
-    max_jobs, jobs_reason = _max_jobs(cores, jobs=jobs, budget=budget, unit_peak=unit_peak, units=units)
+    max_jobs, jobs_reason = _max_jobs(cores, jobs=jobs, budget=budget, peak=unit_peak, units=units, needs=needs)
     threads, threads_reason = _nvcc_threads(cores, gencodes=gencodes, max_jobs=max_jobs)
     warnings = _warnings(machine, budget=budget, unit_peak=unit_peak, merged=merged)
     return Sizing(
@@ -74,9 +80,23 @@ def _memory_budget(machine: Machine, word: int | None) -> tuple[int, str]:
     return budget, f"memory {gib(budget)}: {held_back}"
 
 
-def _max_jobs(cores: Limit, *, jobs: int | None, budget: int, unit_peak: int, units: int | None) -> tuple[int, str]:
-    fit = budget // max(1, unit_peak)
-    by_memory = f"{gib(budget)} / {gib(unit_peak)} per unit = {fit}"
+def most_together(needs: Sequence[Need], budget: int) -> int:
+    """Count the units that could ever run at once: one at its peak, the rest past theirs, the smallest of all."""
+    if not needs:
+        return 0
+    at_peak = min(need.peak - need.later for need in needs)
+    held = accumulate(sorted(need.later for need in needs), initial=at_peak)
+    return sum(size <= budget for size in held) - 1 if at_peak <= budget else 0
+
+
+def _max_jobs(
+    cores: Limit, *, jobs: int | None, budget: int, peak: int, units: int | None, needs: Sequence[Need] | None
+) -> tuple[int, str]:
+    fit = budget // max(1, peak)
+    by_memory = f"{gib(budget)} / {gib(peak)} per unit = {fit}"
+    if needs is not None and (most := most_together(needs, budget)) > fit:
+        by_memory = f"{gib(budget)} / {gib(peak)} per unit at its peak = {fit}, up to {most} with some small or past it"
+        fit = most
     by_cores = f"{_count(cores.value, 'core')} ({cores.source})"
     if jobs is not None:
         above = f", more than {by_cores}" if jobs > cores.value else ""

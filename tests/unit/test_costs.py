@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from hopperforge.executors.base import Task
+from hopperforge.executors.schedule import Waiting, take_off
 from hopperforge.merging import merge_units
-from hopperforge.model.pack import Cost, Unit
+from hopperforge.model.machine import Need
+from hopperforge.model.pack import Calm, Cost, Unit
 from hopperforge.model.recipe import MergeRule
 from hopperforge.model.versions import ToolkitVersion
 from hopperforge.report import Recorder
-from hopperforge.store.costs import CostEntry, CostTable, estimate, learn, load_costs, switches_digest
+from hopperforge.store.costs import CostEntry, CostTable, calm_of, estimate, learn, load_costs, switches_digest
 
 CUDA = ToolkitVersion.parse("13.0")
 HDIM128 = "hopper/instantiations/flash_fwd_hdim128_bf16_sm90.cu"
@@ -137,6 +140,43 @@ def test_a_merged_unit_and_its_sources_keep_costs_of_their_own(tmp_path: Path) -
     table = load_costs(tmp_path, Recorder())
     assert table.expect(merged, CUDA) == Cost(seconds=7.0, peak_rss=10)
     assert table.expect(single, CUDA) == Cost(seconds=1.0, peak_rss=10)
+
+
+ANY_FEATURE = MergeRule(name="any", units="*", vary=("split", "softcap", "packgqa"), largest=9)
+
+
+def test_a_merged_unit_needs_less_when_its_peak_is_over() -> None:
+    (merged,) = merge_units(names("128_bf16", *UNSPLIT), (ANY_FEATURE,))
+    assert calm_of(merged, Cost(seconds=200, peak_rss=8_000_000_000)) == Calm(after=60, rss=5_360_000_000)
+    table = CostTable(learned=(entry(merged.path, seconds=200, peak=1000),), shipped=())
+    assert table.need(merged, CUDA) == Need(peak=1000, later=670)
+
+
+def test_the_peak_of_other_units_may_come_at_any_time() -> None:
+    (single,) = names("128_bf16", "")
+    targets = ("-gencode", "arch=compute_90a,code=sm_90a", "-gencode", "arch=compute_80,code=sm_80")
+    several = [unit(f"flash_fwd_hdim128_bf16{feature}_sm90", *targets) for feature in UNSPLIT]
+    (merged,) = merge_units(several, (ANY_FEATURE,))
+    table = CostTable(learned=(), shipped=())
+    for restless in (single, merged):
+        peak = table.expect(restless, CUDA).peak_rss
+        assert calm_of(restless, table.expect(restless, CUDA)) is None
+        assert table.need(restless, CUDA) == Need(peak=peak, later=peak)
+
+
+# Seconds from the start of twelve units of five sources, nvcc 13.0 on 16 cores, and the GB they held together.
+SEEN = {16: 10.6, 48: 24.3, 64: 50.0, 80: 73.0, 97: 73.1, 113: 37.6, 129: 14.5, 193: 28.0, 273: 45.9, 480: 10.0}
+
+
+def test_what_twelve_units_were_seen_to_hold_lies_below_what_is_set_aside_for_them() -> None:
+    """The machine was half as fast as expected; nothing had ended yet that could have told so."""
+    (merged,) = merge_units(names("128_bf16", *UNSPLIT, "_split"), (ANY_FEATURE,))
+    cost = CostTable(learned=(), shipped=tuple(APART)).expect(merged, CUDA)
+    task = Task(name=merged.name, cost=cost, calm=calm_of(merged, cost))
+    flight = take_off(Waiting(task=task, alone=False), 0.0)
+    assert all(gigabytes * 1e9 <= 12 * flight.need(seconds) for seconds, gigabytes in SEEN.items())
+    assert 113 < flight.calm_at < 193
+    assert flight.need(273) < cost.peak_rss
 
 
 def test_a_second_target_takes_more_time_and_no_more_memory() -> None:

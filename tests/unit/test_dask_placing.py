@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hopperforge.executors.base import Task
-from hopperforge.executors.dask import Seat, place, seconds_left
+from hopperforge.executors.dask import Seat, place, seconds_left, steady
 from hopperforge.executors.dask_cluster import Worker, version_difference
 from hopperforge.executors.schedule import Flight, Waiting, line_up
-from hopperforge.model.pack import Cost
+from hopperforge.model.pack import Calm, Cost
 
 
 def worker(name: str, memory: int, threads: int = 4) -> Worker:
@@ -70,6 +70,19 @@ def test_no_worker_is_given_more_than_it_has(tasks: list[tuple[int, int]], sizes
         assert sum(mine) <= each.memory
         if not mine:
             assert all(left.task.cost.peak_rss > each.memory for left in queue)
+
+
+def test_a_worker_lends_a_task_its_peak_to_the_end() -> None:
+    """Dask would not start the second before the first ends: to send it there would only keep it from others."""
+    only = worker("only", 10)
+    tasks = [
+        Task(name=name, cost=Cost(seconds=seconds, peak_rss=6), calm=Calm(after=0, rss=1))
+        for name, seconds in (("a", 9), ("b", 8))
+    ]
+    first, second = line_up(tasks, 1 << 62)
+    assert place([second], [only], [seat(first, only)], now=1.0) == (second, only)
+    first, second = line_up(steady(tasks), 1 << 62)
+    assert place([second], [only], [seat(first, only)], now=1.0) is None
 
 
 def test_time_left_is_bound_by_the_longest_task_and_by_the_work() -> None:

@@ -395,7 +395,7 @@ def test_nothing_starts_beside_tasks_that_leave_no_room_and_it_is_said_once() ->
 
 @pytest.mark.parametrize(("in_use", "expected"), [(0, 0), (7, 0), (9, 2)])
 def test_overrun_is_what_goes_beyond_the_expected_peaks(in_use: int, expected: int) -> None:
-    assert overrun([flight("r", memory=3, end=1), flight("s", memory=4, end=1)], in_use) == expected
+    assert overrun([flight("r", memory=3, end=1), flight("s", memory=4, end=1)], in_use, 0) == expected
 
 
 RUNNING = st.lists(st.tuples(st.integers(1, 9), st.integers(0, 6)), max_size=4)
@@ -409,7 +409,7 @@ def test_what_starts_fits_beside_what_is_expected_and_beside_what_is_in_use(
     waiting = line_up([task(f"t{number}", seconds, memory) for number, (seconds, memory) in enumerate(queue)], 20)
     flights = [flight(f"r{number}", memory=memory, end=end) for number, (end, memory) in enumerate(running)]
     expected = sum(each.task.cost.peak_rss for each in flights)
-    found = choose(waiting, flights, jobs=jobs, memory=20 - overrun(flights, in_use), now=0)
+    found = choose(waiting, flights, jobs=jobs, memory=20 - overrun(flights, in_use, 0), now=0)
     if not flights:
         assert found == next(iter(waiting), None)
     elif found is not None:

@@ -415,6 +415,20 @@ def test_progress_counts_cached_units_too(bench: Bench) -> None:
     assert (last.done, last.total, last.running, last.seconds_left) == (3, 3, (), 0)
 
 
+def test_merged_units_overlap_where_their_peaks_do_not(bench: Bench) -> None:
+    """Both peaks do not fit; the second unit begins when the first's is over, after 0.6 of its time."""
+    merged = [
+        Unit(path=f"merged/{name}.cu", arguments=(), merged=(f"hopper/{name}1.cu", f"hopper/{name}2.cu"))
+        for name in "ab"
+    ]
+    sizing = replace(bench.sizing, memory=13 * GB)
+    one, two = (
+        expected_seconds(some, toolkit=bench.toolkit, sizing=sizing, workspace=bench.workspace)
+        for some in (merged[:1], merged)
+    )
+    assert two == pytest.approx(1.6 * one)
+
+
 def test_nvcc_threads_count_in_the_memory_set_aside(bench: Bench) -> None:
     bench.threads = 2
     targets = ("-gencode", "arch=compute_90a,code=sm_90a", "-gencode", "arch=compute_80,code=sm_80")

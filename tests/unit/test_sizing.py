@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hopperforge.model.machine import Limit, Machine, Sizing
-from hopperforge.sizing import GIBIBYTE, size
+from hopperforge.model.machine import Limit, Machine, Need, Sizing
+from hopperforge.sizing import GIBIBYTE, most_together, size
 
 PEAK = int(5.3 * GIBIBYTE)
 
@@ -167,3 +167,73 @@ def test_words_are_kept_as_given(found: Machine, peak: int, jobs: int, memory: i
     sizing = sized(found, jobs=jobs, memory=memory, unit_peak=peak)
 
     assert (sizing.max_jobs, sizing.memory) == (jobs, memory)
+
+
+LARGE, SMALL = Need(peak=8 * GIBIBYTE, later=5 * GIBIBYTE), Need(peak=GIBIBYTE, later=GIBIBYTE)
+
+
+@pytest.mark.parametrize(
+    ("needs", "gibibytes", "most"),
+    [
+        ([], 99, 0),
+        ([LARGE] * 9, 7.9, 0),
+        ([LARGE] * 9, 8, 1),
+        ([LARGE] * 9, 12.9, 1),
+        ([LARGE] * 9, 13, 2),  # 8 + 5
+        ([LARGE] * 9, 99, 9),
+        ([LARGE, SMALL, LARGE, SMALL], 8, 3),  # 1 + 1 + 5, whatever is at its peak
+        ([SMALL] * 3, 2.5, 2),
+    ],
+)
+def test_most_together(needs: list[Need], gibibytes: float, most: int) -> None:
+    assert most_together(needs, int(gibibytes * GIBIBYTE)) == most
+
+
+def needing(found: Machine, needs: list[Need], jobs: int | None = None) -> Sizing:
+    peak = max(need.peak for need in needs)
+    return size(found, jobs=jobs, memory=None, gencodes=1, unit_peak=peak, units=len(needs), needs=needs)
+
+
+def test_units_that_are_started_when_there_is_room_are_not_all_counted_by_the_largest_peak() -> None:
+    found = needing(machine(cores=16, memory=128), [LARGE] * 30 + [SMALL] * 2)
+    assert found.max_jobs == 16
+    assert found.reasons[1] == (
+        "MAX_JOBS 16: 16 cores (whole machine), "
+        "115.2 GiB / 8.0 GiB per unit at its peak = 14, up to 24 with some small or past it"
+    )
+    assert needing(machine(cores=32, memory=128), [LARGE] * 40).max_jobs == 22  # 8 + 21 * 5 = 113
+    assert needing(machine(cores=4, memory=12), [LARGE] * 30).reasons[1] == (
+        "MAX_JOBS 1: 4 cores (whole machine), 10.8 GiB / 8.0 GiB per unit = 1"
+    )
+    assert needing(machine(cores=4, memory=12), [LARGE] * 30 + [SMALL] * 2).max_jobs == 3
+
+
+def test_the_word_jobs_is_compared_with_what_units_need_over_time() -> None:
+    assert needing(machine(cores=32, memory=128), [LARGE] * 40, jobs=22).reasons[1] == "MAX_JOBS 22: the word jobs="
+    assert needing(machine(cores=32, memory=128), [LARGE] * 40, jobs=23).reasons[1] == (
+        "MAX_JOBS 23: the word jobs=; "
+        "115.2 GiB / 8.0 GiB per unit at its peak = 14, up to 22 with some small or past it, "
+        "so fewer run at once while units are that large"
+    )
+
+
+any_needs = st.lists(
+    st.builds(lambda peak, share: Need(peak=peak, later=peak * share // 100), peaks, st.integers(0, 100)), min_size=1
+)
+
+
+@given(machines, any_needs)
+def test_no_more_jobs_than_fit_and_no_fewer_than_by_the_largest_peak(found: Machine, needs: list[Need]) -> None:
+    sizing = needing(found, needs)
+    cores = min(limit.value for limit in found.cores)
+    smallest = sorted(need.later for need in needs)[: sizing.max_jobs]
+    assert 1 <= sizing.max_jobs <= min(cores, len(needs))
+    assert sizing.max_jobs == 1 or sum(smallest) <= sizing.memory
+    by_peak = sized(found, unit_peak=max(need.peak for need in needs), units=len(needs))
+    assert sizing.max_jobs >= by_peak.max_jobs
+
+
+@given(any_needs, sizes)
+def test_more_memory_never_means_that_fewer_fit(needs: list[Need], more: int) -> None:
+    assert most_together(needs, more) <= most_together(needs, more + 1)
+    assert most_together(needs, more) <= most_together([*needs, needs[0]], more)

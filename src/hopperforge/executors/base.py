@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from hopperforge.errors import HopperforgeError
-from hopperforge.model.pack import Cost
+from hopperforge.model.pack import Calm, Cost
 from hopperforge.report import Progress
 
 ResultT = TypeVar("ResultT")
@@ -19,12 +19,14 @@ ResultT = TypeVar("ResultT")
 class Task:
     """One piece of work: a name unique among its run, and what it is expected to cost.
 
-    `room` is the most bytes it may take where that can be enforced; None is whatever the run has.
+    `room` is the most bytes it may take where that can be enforced; None is whatever the run has. `calm` says what it
+    needs when its peak is over; None is its peak to the end.
     """
 
     name: str
     cost: Cost
     room: int | None = None
+    calm: Calm | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Generic, TypeVar
 
 from distributed import Client
@@ -47,6 +47,11 @@ class Seat:
     flight: Flight
     worker: Worker
     lost: threading.Event = field(default_factory=threading.Event)
+
+
+def steady(tasks: Sequence[Task]) -> list[Task]:
+    """Have each task keep its peak to the end: Dask lends a worker's memory for as long as a task runs, never less."""
+    return [replace(task, calm=None) for task in tasks]
 
 
 def place(
@@ -105,9 +110,10 @@ class DaskExecutor:
         A task whose worker is lost is run elsewhere, and one that was killed once more, alone on a worker. A cluster
         that is gone, or where a task fits nowhere, is a failure among the others.
         """
+        queue = line_up(steady(tasks), 1 << 62)
         crew = Crew(work)
         with ThreadPoolExecutor(max_workers=max(1, len(tasks)), thread_name_prefix="unit") as pool:
-            ledger: Ledger[ResultT] = Ledger(total=len(tasks), queue=line_up(tasks, 1 << 62), reporter=self.reporter)
+            ledger: Ledger[ResultT] = Ledger(total=len(tasks), queue=queue, reporter=self.reporter)
             turn = _Turn(executor=self, ledger=ledger)
             try:
                 while ledger.queue or turn.flights:

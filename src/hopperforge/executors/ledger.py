@@ -9,7 +9,7 @@ from typing import Generic
 
 from hopperforge.errors import HopperforgeError
 from hopperforge.executors.base import Killed, ResultT, Task, Work
-from hopperforge.executors.schedule import Flight, Waiting
+from hopperforge.executors.schedule import LEAST_PACE, Flight, Waiting, needed, take_off
 from hopperforge.report import Progress, Reporter
 from hopperforge.run.process import Cancelled
 
@@ -62,11 +62,18 @@ class Ledger(Generic[ResultT]):
     expected: float = 0.0
     measured: float = 0.0
 
+    @property
+    def pace(self) -> float:
+        """How many times as long as expected a peak is taken to last: as what finished did, and `LEAST_PACE` at least.
+
+        What ends first is the short and the quick, so it says that a machine is slow, and never that it is not.
+        """
+        return max(LEAST_PACE, self.measured / self.expected) if self.expected > 0 else LEAST_PACE
+
     def take_off(self, waiting: Waiting) -> Flight:
         """Take a task from the queue: it starts now, and is expected to end when its cost says."""
         self.queue.remove(waiting)
-        now = time.monotonic()
-        return Flight(task=waiting.task, alone=waiting.alone, start=now, end=now + waiting.task.cost.seconds)
+        return take_off(waiting, time.monotonic(), self.pace)
 
     def book(self, flight: Flight, future: Future[ResultT], *, again: Waiting | None) -> None:
         """Write down how a task ended. One that was killed waits `again`, unless that is None or something failed.
@@ -95,7 +102,7 @@ class Ledger(Generic[ResultT]):
             done=len(self.finished),
             total=self.total,
             running=tuple(flight.task.name for flight in running),
-            memory=sum(flight.task.cost.peak_rss for flight in running),
+            memory=needed(running, time.monotonic()),
             in_use=in_use,
             seconds_left=left * scale,
         )

@@ -1,7 +1,7 @@
 """The executor of one machine: a thread a task, never more than `jobs`, never above the memory budget.
 
-Costs are expectations. Where tasks take more, nothing new starts until what is in use leaves room for it; what is
-killed all the same is tried again alone, and what is finished stays.
+Costs are expectations, and so is when a peak is over. Where tasks take more, nothing new starts until what is in use
+leaves room for it; what is killed all the same is tried again alone, and what is finished stays.
 
 Which task starts when is decided in `executors.schedule`. What a task does is not known here.
 """
@@ -23,7 +23,7 @@ _LOOK_SECONDS: Final = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalExecutor:
-    """Runs tasks on this machine: at most `jobs` at once (>= 1), expected peaks within `memory` bytes together.
+    """Runs tasks on this machine: at most `jobs` at once (>= 1), what they are expected to need within `memory` bytes.
 
     `in_use` says how many bytes the run has taken; it is asked before tasks start, every two seconds at least.
     """
@@ -81,7 +81,7 @@ class _Turn(Generic[ResultT]):
     def look(self) -> None:
         """Measure what is in use, and say so the first time that it keeps a task from starting."""
         self.in_use = self.executor.in_use() if self.flights else 0
-        self.overrun = overrun(self.running, self.in_use)
+        self.overrun = overrun(self.running, self.in_use, time.monotonic())
         if self.overrun and not self.told and not self.ledger.failures and self._held_back():
             self.told = True
             room = max(0, self.executor.memory - self.in_use)
@@ -115,6 +115,8 @@ class _Turn(Generic[ResultT]):
             flight = self.flights.pop(future)
             short = flight.company or flight.task.room is not None
             self.ledger.book(flight, future, again=alone(flight.task) if short else None)
+        for flight in self.flights.values():
+            flight.pace = self.ledger.pace
 
     def progress(self) -> Progress:
         """The moment as the reporter shows it."""

@@ -28,6 +28,14 @@ class Machine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """Bytes to set aside for a unit: at its peak, and `later` when that is over; equal where it may come any time."""
+
+    peak: int
+    later: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sizing:
     """The settings of a compile and one line of reasoning for each; `memory` is the budget in bytes."""
 

@@ -73,6 +73,14 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Calm:
+    """What a unit needs when its peak is over: so many seconds `after` its start, and `rss` bytes from then on."""
+
+    after: float
+    rss: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PackedUnit:
     """One object of a pack: its unit's path and key, the object's sha256 and size, and what it cost (None: unknown).
 

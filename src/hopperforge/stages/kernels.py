@@ -8,7 +8,7 @@ import contextlib
 import importlib.util
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
@@ -24,10 +24,11 @@ from hopperforge.model.upstream import PatchedSource
 from hopperforge.report import Progress
 from hopperforge.run.engine import HOST, ON_HOST, Engine
 from hopperforge.run.files import Lock
+from hopperforge.run.machine import MemoryMeter
 from hopperforge.run.workspace import Workspace
 from hopperforge.stages.remote_units import Kit
 from hopperforge.stages.unit_job import OBJECT, SOURCE, Bench, CompiledUnit, CompileUnit, UnitJob, owned
-from hopperforge.store.costs import CostTable, learn, load_costs
+from hopperforge.store.costs import CostTable, calm_of, learn, load_costs
 from hopperforge.store.packs import find_pack, require_distinct_names, store_pack
 from hopperforge.store.shared import SharedObjects, held
 from hopperforge.store.trimming import PACKS
@@ -89,10 +90,12 @@ def compile_pack(
     workspace: Workspace,
     engine: Engine = ON_HOST,
     cluster: Cluster | None = None,
+    in_use: Callable[[], int] | None = None,
 ) -> KernelPack:
     """Compile what is missing of `units` in `engine`, or on the hosts of `cluster`, and return the pack of all of them.
 
-    `toolkit` and `compiler` are where the engine's commands find them.
+    `toolkit` and `compiler` are where the engine's commands find them. `in_use` says how many bytes compiles here have
+    taken, in place of how much less the machine has free: for who has a share of a machine, and others beside him.
 
     Raises CompileError for the first unit that fails, StorageError if the cache cannot be written, ToolError if nvcc
     cannot be started or the cluster cannot be used. Objects finished until then stay in the store.
@@ -116,6 +119,7 @@ def compile_pack(
         store=store,
         engine=engine,
         cluster=cluster,
+        in_use=in_use,
     )
     outcome = bench.compile_all(missing, cached=len(units) - len(missing))
     if outcome.failures:
@@ -159,7 +163,8 @@ def _task(unit: Unit, costs: CostTable, toolkit: Toolkit, sizing: Sizing, engine
     peak = cost.peak_rss * max(1, min(sizing.nvcc_threads, unit.gencodes))
     room = peak + max(peak // 2, _LEAST_ROOM)
     held = engine.name != HOST and room < sizing.memory
-    return Task(name=unit.name, cost=replace(cost, peak_rss=peak), room=room if held else None)
+    cost = replace(cost, peak_rss=peak)
+    return Task(name=unit.name, cost=cost, room=room if held else None, calm=calm_of(unit, cost))
 
 
 def wrapper_text(unit: Unit) -> str:
@@ -208,6 +213,7 @@ class _Bench:
     store: SharedObjects
     engine: Engine
     cluster: Cluster | None
+    in_use: Callable[[], int] | None
 
     def compile_all(self, units: Sequence[Unit], *, cached: int) -> Outcome[bool]:
         """Compile units side by side; True for those compiled here, False for those another run finished first."""
@@ -260,7 +266,8 @@ class _Bench:
                 yield place
             return
         reporter = self.workspace.reporter
-        local = LocalExecutor(jobs=self.sizing.max_jobs, memory=self.sizing.memory, reporter=reporter)
+        in_use = self.in_use or MemoryMeter.start()
+        local = LocalExecutor(jobs=self.sizing.max_jobs, memory=self.sizing.memory, reporter=reporter, in_use=in_use)
         yield local, self._compile_here
 
     def _kit(self) -> Kit:
