@@ -138,7 +138,7 @@ def prepare(options: argparse.Namespace) -> Stand:
         kernel_tree=listed["kernel_tree"],
         front_tree="",
     )
-    units = [Unit(path=unit["path"], arguments=tuple(unit["arguments"])) for unit in listed["units"]]
+    units = [Unit(path=unit["path"], arguments=tuple(unit["arguments"]), sees=unit["sees"]) for unit in listed["units"]]
     return Stand(
         project=project,
         units={unit.name: unit for unit in units},

@@ -183,7 +183,10 @@ def _patched(call: Call, project: Project, build: Build, merge: Merge) -> JsonVa
         "tree": str(patched.root),
         "kernel_tree": patched.kernel_tree,
         "patches": dict(patched.patches),
-        "units": [{"path": unit.path, "sources": unit.sources, "arguments": unit.arguments} for unit in units],
+        "units": [
+            {"path": unit.path, "sources": unit.sources, "arguments": unit.arguments, "sees": unit.sees}
+            for unit in units
+        ],
     }
 
 
