@@ -83,6 +83,11 @@ def test_vmap_is_one_call(found: Mapping[str, Any]) -> None:
     assert found["vmap of gradient"] == [[3, 4, 256, 8, 128], [3, 4, 256, 2, 128], [3, 4, 256, 2, 128]]
 
 
+def test_vmap_over_nothing_is_no_call(found: Mapping[str, Any]) -> None:
+    assert found["vmap of nothing"] == [0, 1, 128, 2, 128]
+    assert found["gradient of nothing"] == [[0, 1, 128, 2, 128]] * 3
+
+
 def test_gradients_call_each_kernel_once(found: Mapping[str, Any]) -> None:
     assert found["gradient"] == ["forward", "backward"]
     assert found["packed"] == ["forward", "backward"]
@@ -98,6 +103,7 @@ def test_what_is_wrong_is_said_while_tracing(found: Mapping[str, Any]) -> None:
     assert found["shapes"].startswith("ValueError: query and key must have the same head_dim")
     assert found["dtypes"].startswith("TypeError: query, key and value must be of one dtype")
     assert found["traced scale"].startswith("TypeError: softmax_scale must be a Python number")
+    assert found["no head dim"].startswith("ValueError: no axis of query, key and value may be of length 0")
     assert found["head dim"].startswith("UnsupportedFeatureError: head_dim is 264")
     assert found["float8"].startswith("UnsupportedFeatureError: this library is of profile `train`")
 
