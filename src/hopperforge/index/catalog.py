@@ -76,7 +76,8 @@ class Entry:
     are in bytes, `metadata_sha256` is that of the core metadata beside the file; `default` says whether its profile is
     the recipe's default; times are UTC in text; `yanked` is the reason, None if it stands; `unproven` that it was
     published although its record lacks a proof; `attested` and `sbom` that a signature lies beside the file, and a bill
-    of materials in it; `reproduced` names who else made the same bytes.
+    of materials in it; `reproduced` names who else made the same bytes; `requires` is what the metadata requires beside
+    torch, `tarball` the file of the same package without pip, None where there is none.
     """
 
     project: str
@@ -108,6 +109,8 @@ class Entry:
     attested: bool = False
     sbom: bool = False
     reproduced: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
+    tarball: str | None = None
 
     @property
     def path(self) -> str:
