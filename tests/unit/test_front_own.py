@@ -67,7 +67,9 @@ def test_the_wheel_has_what_the_recipe_says(wheel: WheelArchive) -> None:
         b"set(version 1.2)\nset(full 1.2+cu130)\nset(name libtiny.so.1)\n"
     )
     assert b"SWITCHES = frozenset(['DISABLE_FP8', 'DISABLE_SM80'])" in wheel.files["tiny/_build.py"]
-    assert metadata_gate(wheel, distribution="tiny-lib", version="1.2+cu130", requires=()).passed
+    ordered = partial(metadata_gate, wheel, distribution="tiny-lib", version="1.2+cu130", requires=())
+    assert ordered(requires_python=">=3.9").passed
+    assert "Requires-Python is >=3.9, expected >=3.10" in ordered(requires_python=">=3.10").detail
 
 
 def test_program_library_and_archive_work_where_they_are_unpacked(wheel: WheelArchive, tmp_path: Path) -> None:
