@@ -5,6 +5,8 @@ the pipeline builds the wheel, and of kernels from the store, is in test_build.p
 """
 
 import json
+import os
+import subprocess
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 from tests.integration.command import PROJECT, MakeHome, hopperforge
 from tests.integration.jax_front import Headers, hollow_package, jax_venv, jaxlib_headers, look
+from tests.integration.snippets import snippets
 from tests.unit import wheel_zoo as zoo
 
 from hopperforge.config.project import load_project
@@ -26,6 +29,7 @@ OLDEST, NEWEST = "jax==0.5.0", "jax"
 DENSE, PACKED = "bf16[2,256,4,128]", "bf16[1000,4,128]"
 
 Seen = Mapping[str, Mapping[str, Any]]
+SAID = "what the how-to's program says"
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +53,19 @@ def seen(make_home: MakeHome, tmp_path_factory: pytest.TempPathFactory) -> Seen:
     )
     switches = sorted(project.recipes["fa3-fwd"].profiles["train"].switches)
     package = hollow_package(folder / "package", headers=headers, profile="train", switches=switches)
-    return {OLDEST: look(oldest, package), NEWEST: look(newest, package)}
+    return {
+        name: {**look(python, package), SAID: _program_of_the_how_to(python, package)}
+        for name, python in ((OLDEST, oldest), (NEWEST, newest))
+    }
+
+
+def _program_of_the_how_to(python: Path, package: Path) -> str:
+    """Run what the how-to says to try without a GPU."""
+    (program,) = (text for text in snippets("jax", "python") if "lowering_platforms" in text)
+    environ = {**os.environ, "PYTHONPATH": str(package)}
+    done = subprocess.run([python, "-c", program], env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
 
 
 @pytest.fixture(params=[OLDEST, NEWEST])
@@ -68,6 +84,12 @@ def test_running_without_a_gpu_says_what_is_missing(found: Mapping[str, Any]) ->
     assert "RuntimeError: FAILED_PRECONDITION" in found["refused"]
     assert "fa3_jax needs a GPU of compute capability 9.0 (H100, H200)" in found["refused"]
     assert "jax[cuda13]" in found["refused"]
+
+
+def test_the_program_of_the_how_to_lowers_and_says_what_is_missing(found: Mapping[str, Any]) -> None:
+    first, said = found[SAID].split("\n", 1)
+    assert first == f"jax {found['jax']}: calls for CUDA: 1"
+    assert "fa3_jax needs a GPU of compute capability 9.0 (H100, H200)" in said
 
 
 def test_calls_lower_and_export_for_cuda(found: Mapping[str, Any]) -> None:
