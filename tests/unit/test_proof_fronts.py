@@ -94,9 +94,9 @@ def test_it_serves_every_torch_and_the_pythons_of_its_metadata() -> None:
 
 def test_the_page_says_which_framework_a_package_needs() -> None:
     page = page_of_people(entry(METADATA.replace(b"\n\n", b"\nRequires-Dist: jax>=0.5\n\n")))
-    assert "<dt>Asks for</dt><dd>no torch, jax&gt;=0.5; Python &gt;=3.10;" in page
+    assert "<dt>Requires</dt><dd>jax&gt;=0.5</dd>" in page
     assert "<dt>Built for</dt><dd>jax&gt;=0.5, in any Python</dd>" in page
-    assert "<span>driver 580.65.06</span> <span>jax&gt;=0.5</span></td>" in page
+    assert "<small>needs jax&gt;=0.5</small>" in page
     assert "any torch and Python" not in page
     assert "jax" not in page_of_people(entry())
 

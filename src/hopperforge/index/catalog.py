@@ -71,13 +71,15 @@ class GpuProof:
 class Entry:
     """One published package.
 
+    `requires` is what the metadata requires beside torch; `tarball` the file of the same package without pip, None
+    where there is none.
+
     `project` is the normalised name; `toolkit` what compiled it ("12.4+ptxas12.8") and `driver` the oldest NVIDIA
     driver for it; `torch` what the metadata requires of torch ("torch>=2.9"), None where the package needs none; sizes
     are in bytes, `metadata_sha256` is that of the core metadata beside the file; `default` says whether its profile is
     the recipe's default; times are UTC in text; `yanked` is the reason, None if it stands; `unproven` that it was
     published although its record lacks a proof; `attested` and `sbom` that a signature lies beside the file, and a bill
-    of materials in it; `reproduced` names who else made the same bytes; `requires` is what the metadata requires beside
-    torch, `tarball` the file of the same package without pip, None where there is none.
+    of materials in it; `reproduced` names who else made the same bytes.
     """
 
     project: str

@@ -176,10 +176,10 @@ def _floor(floors: Iterable[tuple[int, int] | None]) -> str:
 
 def _cells(entry: Entry) -> str:
     """Write the cells of the record: each torch with its CUDA, then the Pythons."""
+    if entry.cells and entry.requires and entry.abi is AbiClass.NONE and entry.torch is None:
+        return f"{', '.join(entry.requires)}, in any Python"
     if not entry.cells:
         return "none"
-    if entry.abi is AbiClass.NONE and entry.requires:
-        return f"{', '.join(entry.requires)}, in any Python"
     if entry.abi is AbiClass.NONE:
         return "any torch and Python, or none"
     torches = dict.fromkeys(f"{cell.torch} (CUDA {cell.runtime})" for cell in entry.cells)
