@@ -26,7 +26,7 @@ from tests.unit.publish_zoo import (
 )
 
 from hopperforge.cli import run_command
-from hopperforge.config.project import Project, load_project
+from hopperforge.config.project import Project
 from hopperforge.index.catalog import Catalog
 from hopperforge.index.whole import index_files
 from hopperforge.stages.publish import publish
@@ -45,11 +45,6 @@ def bucket(s3: S3Server) -> S3Store:
     opened = s3.make_bucket("wheels")
     obstore.delete(opened, names(opened))
     return opened
-
-
-@pytest.fixture(scope="module")
-def facts(project_root: Path) -> Project:
-    return load_project(project_root)
 
 
 @pytest.fixture
