@@ -155,6 +155,13 @@ def attention(kind: str, folder: str) -> tuple[Callable[..., Any], str]:
     return sdpa()
 
 
+def fill_sizes(problem: Any, q: Sequence[int], k: Sequence[int], v: Sequence[int]) -> None:
+    """Write the sizes of a call on arrays of these shapes; keys may have other lengths and heads than queries."""
+    problem.batch, problem.seqlen_q, problem.heads, problem.head_dim = q
+    _, problem.seqlen_k, problem.heads_k, _ = k
+    problem.head_dim_v = v[-1]
+
+
 def without_torch(path: Path) -> Callable[..., Any]:
     """Attention of the C library, over torch's memory and stream."""
     torch = importlib.import_module("torch")
@@ -163,12 +170,10 @@ def without_torch(path: Path) -> Callable[..., Any]:
     library = capi.Library(path)
 
     def call(q: Any, k: Any, v: Any, causal: bool) -> Any:
-        out = torch.empty_like(q)
+        out = q.new_empty(*q.shape[:-1], v.shape[-1])
         params = library.defaults()
-        problem = params.problem
-        problem.batch, problem.seqlen_q, problem.heads, problem.head_dim = q.shape
-        _, problem.seqlen_k, problem.heads_k, problem.head_dim_v = q.shape
-        problem.causal = causal
+        fill_sizes(params.problem, q.shape, k.shape, v.shape)
+        params.problem.causal = causal
         for name, tensor in (("q", q), ("k", k), ("v", v), ("out", out)):
             setattr(params, name, capi.contiguous(tensor.data_ptr(), *tensor.shape[1:]))
         status, bytes_ = library.workspace(params)

@@ -11,6 +11,8 @@ from typing import NoReturn
 
 import pytest
 
+from hopperforge.config.project import Project, load_project
+
 PROJECT = Path(__file__).parents[1]
 
 
@@ -56,3 +58,9 @@ def no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 def project_root() -> Path:
     """Return the checkout's root."""
     return PROJECT
+
+
+@pytest.fixture(scope="session")
+def facts(project_root: Path) -> Project:
+    """The repository's own project."""
+    return load_project(project_root)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from hopperforge.model.cell import Accepted, Build, Cell, Plan, Rejected
-from hopperforge.model.front import FrontKind
+from hopperforge.model.front import Front, FrontKind
 from hopperforge.model.keys import JsonValue
 from hopperforge.model.machine import Limit, Machine, Sizing
 from hopperforge.model.request import DASK
@@ -182,7 +182,7 @@ def front_text(build: Build) -> str:
 def pair_texts(build: Build) -> list[str]:
     """Say for each torch what it was paired with, and the Pythons of its cells."""
     if build.torch is None:
-        return [f"every torch, jax and Python, or none: CUDA {build.cuda} compiles, and its runtime is inside"]
+        return [f"{_served_text(build.recipe.front)}: CUDA {build.cuda} compiles, and its runtime is inside"]
     served: dict[tuple[str, str], list[str]] = {}
     for found in build.cells:
         served.setdefault((str(found.cell.torch), str(found.runtime)), []).append(str(found.cell.python))
@@ -191,6 +191,13 @@ def pair_texts(build: Build) -> list[str]:
         f"torch {torch}, python {', '.join(pythons)}: {compiles}, torch runs on CUDA {runtime}"
         for (torch, runtime), pythons in served.items()
     ]
+
+
+def _served_text(front: Front) -> str:
+    """Say whom a package serves that binds to no torch: by what its metadata requires."""
+    if front.requires:
+        return f"{', '.join(front.requires)} in Python {front.requires_python}"
+    return "every torch, jax and Python, or none"
 
 
 def _pack_text(status: PackStatus) -> str:

@@ -110,6 +110,7 @@ class Job:
             licences=collect_licences(patched, toolkit, fact, self.workspace),
             engine=builder.engine,
             image=builder.image,
+            archivers=builder.archivers(self.workspace) if build.recipe.front.archive else {},
         )
 
     def _jax(self, build: Build) -> JaxFact | None:

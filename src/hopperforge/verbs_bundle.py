@@ -80,9 +80,11 @@ def _wanted(words: Mapping[str, str], project: Project) -> _Wanted:
     recipe = words.get("recipe", DEFAULT_RECIPE)
     if recipe not in project.recipes:
         raise InputError(f"recipe={recipe}: there is {', '.join(project.recipes)}", hint=_EXAMPLE)
-    if not project.recipes[recipe].front.kind.binds_torch:
+    front = project.recipes[recipe].front
+    if not front.kind.binds_torch:
+        needs = f"{', '.join(front.requires)}, which no bundle holds" if front.requires else "nothing of a bundle"
         raise InputError(
-            f"recipe={recipe}: its package goes with any torch or none, and requires nothing of a bundle",
+            f"recipe={recipe}: its package goes with any torch or none, and requires {needs}",
             hint="copy the wheel and the record beside it; pip install --no-deps WHEEL",
         )
     cuda, torch = _read(words, "cuda", CudaVersion.parse), _read(words, "torch", TorchVersion.parse)

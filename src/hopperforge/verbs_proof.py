@@ -18,7 +18,7 @@ from hopperforge.provenance.comparison import compare_records, rebuild_words
 from hopperforge.run.download import download_unpinned, without_credentials
 from hopperforge.run.files import make_folder, sha256_file, temporary_folder, write_atomic
 from hopperforge.run.machine import read_machine
-from hopperforge.stages.attest import check_signed, make_keys, read_keys, sign_package
+from hopperforge.stages.attest import Signed, check_signed, check_signed_tarball, make_keys, read_keys, sign_package
 from hopperforge.stages.rebuild import (
     FIRST,
     PLAIN,
@@ -32,6 +32,7 @@ from hopperforge.stages.rebuild import (
     rebuild,
     refusal,
 )
+from hopperforge.stages.tarball import SUFFIX as TARBALL_SUFFIX
 from hopperforge.store.wheelhouse import RECORD_SUFFIX, Wheelhouse
 from hopperforge.verbs import Call
 
@@ -239,13 +240,30 @@ def check(call: Call, words: Mapping[str, str]) -> None:
         )
     if "wheel" not in words:
         raise InputError("which wheel? the word wheel= is missing", hint="wheel=FILE key=PUBLIC.pem")
-    found = check_signed(Path(words["wheel"]), read_keys(words["key"]), now=datetime.fromisoformat(call.now()))
-    record = found.record
+    path, keys, now = Path(words["wheel"]), read_keys(words["key"]), datetime.fromisoformat(call.now())
+    alone = path.name.endswith(TARBALL_SUFFIX)
+    found = check_signed_tarball(path, keys, now=now) if alone else check_signed(path, keys, now=now)
     call.answer(f"{found.path.name}: signed by {', '.join(map(str, found.keys))}")
-    call.answer(f"  sha256 {record.wheel.sha256}, as the record and the signature say")
-    call.answer(f"  {len(record.gates)} gates passed, bill of materials and licences are those of the record")
-    for rebuilt in record.reproduced:
+    for line in _of_tarball(found) if alone else _of_wheel(found):
+        call.answer(f"  {line}")
+    for rebuilt in found.record.reproduced:
         call.answer(f"  reproduced: {rebuilt}")
+
+
+def _of_wheel(found: Signed) -> Iterator[str]:
+    record = found.record
+    yield f"sha256 {record.wheel.sha256}, as the record and the signature say"
+    yield f"{len(record.gates)} gates passed, bill of materials and licences are those of the record"
+    if record.tarball is not None:
+        said = f"sha256 {record.tarball.sha256}, likewise" if found.tarball else "not beside the wheel, and not judged"
+        yield f"tarball {record.tarball.file}: {said}"
+
+
+def _of_tarball(found: Signed) -> Iterator[str]:
+    record = found.record
+    if record.tarball is not None:
+        yield f"sha256 {record.tarball.sha256}, as the record and the signature say"
+    yield f"{len(record.gates)} gates passed, one of which compared it with the wheel {record.wheel.file}"
 
 
 def _twice(call: Call, words: Sequence[str]) -> None:

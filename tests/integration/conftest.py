@@ -1,4 +1,7 @@
-"""Folders of integration tests. What they fetch is large, and a disk that fills up fails tests that are right."""
+"""What several modules of integration tests share: folders, and an S3 server.
+
+What they fetch is large, and a disk that fills up fails tests that are right.
+"""
 
 import shutil
 from collections.abc import Iterator
@@ -6,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.integration.command import MakeHome
+from tests.integration.s3_server import S3Server, running_s3
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +38,10 @@ def make_home(tmp_path_factory: pytest.TempPathFactory, venvs: Path) -> Iterator
             shutil.rmtree(path)
         else:
             path.unlink()
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    """One server for all; each module has a bucket of its own on it."""
+    with running_s3() as running:
+        yield running

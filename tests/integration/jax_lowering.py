@@ -87,10 +87,12 @@ def on_one_device() -> dict[str, Any]:
         "attributes": sorted(re.findall(r"(\w+) = (?:true|false|[-\d.e+]+)", program)),
         "exported": [str(aval) for aval in artifact.out_avals],
         "vmap": calls(lowered(folded, shape(3, 4, 256, 8, 128), KEY, KEY)),
+        "vmap of nothing": list(jax.vmap(forward, in_axes=(0, None, None))(zeros[:0, None], zeros, zeros).shape),
         "vmap shape": list(jax.eval_shape(folded, shape(3, 4, 256, 8, 128), KEY, KEY).shape),
         "shapes": told(lambda: forward(zeros, zeros[..., :64], zeros)),
         "dtypes": told(lambda: forward(zeros, zeros.astype(jnp.float32), zeros)),
         "traced scale": told(lambda: jax.jit(lambda s: forward(zeros, zeros, zeros, softmax_scale=s))(1.0)),
+        "no head dim": told(lambda: forward(*[zeros[..., :0]] * 3)),
         "head dim": told(lambda: forward(*[jnp.zeros((1, 128, 2, 264), HALF)] * 3)),
     }
 
@@ -122,6 +124,10 @@ def with_gradients() -> dict[str, Any]:
             for found in jax.eval_shape(
                 jax.vmap(gradient(loss), in_axes=(0, None, None)), shape(3, 4, 256, 8, 128), KEY, KEY
             )
+        ],
+        "gradient of nothing": [
+            list(found.shape)
+            for found in jax.vmap(gradient(loss), in_axes=(0, None, None))(zeros[:0, None], zeros, zeros)
         ],
         "forward only": told(lambda: forward_only(zeros)),
     }

@@ -5,6 +5,8 @@ the pipeline builds the wheel, and of kernels from the store, is in test_build.p
 """
 
 import json
+import os
+import subprocess
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 from tests.integration.command import PROJECT, MakeHome, hopperforge
 from tests.integration.jax_front import Headers, hollow_package, jax_venv, jaxlib_headers, look
+from tests.integration.snippets import snippets
 from tests.unit import wheel_zoo as zoo
 
 from hopperforge.config.project import load_project
@@ -26,6 +29,7 @@ OLDEST, NEWEST = "jax==0.5.0", "jax"
 DENSE, PACKED = "bf16[2,256,4,128]", "bf16[1000,4,128]"
 
 Seen = Mapping[str, Mapping[str, Any]]
+SAID = "what the how-to's program says"
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +53,19 @@ def seen(make_home: MakeHome, tmp_path_factory: pytest.TempPathFactory) -> Seen:
     )
     switches = sorted(project.recipes["fa3-fwd"].profiles["train"].switches)
     package = hollow_package(folder / "package", headers=headers, profile="train", switches=switches)
-    return {OLDEST: look(oldest, package), NEWEST: look(newest, package)}
+    return {
+        name: {**look(python, package), SAID: _program_of_the_how_to(python, package)}
+        for name, python in ((OLDEST, oldest), (NEWEST, newest))
+    }
+
+
+def _program_of_the_how_to(python: Path, package: Path) -> str:
+    """Run what the how-to says to try without a GPU."""
+    (program,) = (text for text in snippets("jax", "python") if "lowering_platforms" in text)
+    environ = {**os.environ, "PYTHONPATH": str(package)}
+    done = subprocess.run([python, "-c", program], env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
 
 
 @pytest.fixture(params=[OLDEST, NEWEST])
@@ -70,6 +86,12 @@ def test_running_without_a_gpu_says_what_is_missing(found: Mapping[str, Any]) ->
     assert "jax[cuda13]" in found["refused"]
 
 
+def test_the_program_of_the_how_to_lowers_and_says_what_is_missing(found: Mapping[str, Any]) -> None:
+    first, said = found[SAID].split("\n", 1)
+    assert first == f"jax {found['jax']}: calls for CUDA: 1"
+    assert "fa3_jax needs a GPU of compute capability 9.0 (H100, H200)" in said
+
+
 def test_calls_lower_and_export_for_cuda(found: Mapping[str, Any]) -> None:
     assert found["forward"] == ["forward"]
     assert {"causal", "softmax_scale", "window_left", "num_splits"} <= set(found["attributes"])
@@ -81,6 +103,11 @@ def test_vmap_is_one_call(found: Mapping[str, Any]) -> None:
     assert found["vmap"] == ["forward"]
     assert found["vmap shape"] == [3, 4, 256, 8, 128]
     assert found["vmap of gradient"] == [[3, 4, 256, 8, 128], [3, 4, 256, 2, 128], [3, 4, 256, 2, 128]]
+
+
+def test_vmap_over_nothing_is_no_call(found: Mapping[str, Any]) -> None:
+    assert found["vmap of nothing"] == [0, 1, 128, 2, 128]
+    assert found["gradient of nothing"] == [[0, 1, 128, 2, 128]] * 3
 
 
 def test_gradients_call_each_kernel_once(found: Mapping[str, Any]) -> None:
@@ -98,6 +125,7 @@ def test_what_is_wrong_is_said_while_tracing(found: Mapping[str, Any]) -> None:
     assert found["shapes"].startswith("ValueError: query and key must have the same head_dim")
     assert found["dtypes"].startswith("TypeError: query, key and value must be of one dtype")
     assert found["traced scale"].startswith("TypeError: softmax_scale must be a Python number")
+    assert found["no head dim"].startswith("ValueError: no axis of query, key and value may be of length 0")
     assert found["head dim"].startswith("UnsupportedFeatureError: head_dim is 264")
     assert found["float8"].startswith("UnsupportedFeatureError: this library is of profile `train`")
 

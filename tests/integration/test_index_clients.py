@@ -24,7 +24,7 @@ from tests.integration.package_servers import (
     running_json_folder,
     running_pypiserver,
 )
-from tests.integration.s3_server import running_s3
+from tests.integration.s3_server import S3Server
 from tests.integration.shelves import shelve, tiny_members
 from tests.unit import publish_zoo, wheel_zoo
 
@@ -189,15 +189,15 @@ def test_from_a_folder(
 
 
 @pytest.fixture(scope="module")
-def bucket_server(workspace: Workspace, project_root: Path) -> Iterator[str]:
+def bucket_server(workspace: Workspace, project_root: Path, s3: S3Server) -> Iterator[str]:
     """The wheelhouse published to S3; yields the address of the index over http."""
-    with running_s3() as server, pytest.MonkeyPatch.context() as patch:
-        server.make_bucket("wheels", public=True)
-        given = {"AWS_ENDPOINT_URL": server.url, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+    with pytest.MonkeyPatch.context() as patch:
+        s3.make_bucket("clients", public=True)
+        given = {"AWS_ENDPOINT_URL": s3.url, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
         for name, text in {**given, "AWS_REGION": "us-east-1"}.items():
             patch.setenv(name, text)  # obstore reads them from the process itself
-        _publish("s3://wheels/fa3", replace(workspace, environ=dict(os.environ)), project_root)
-        yield f"{server.url}/wheels/fa3/"
+        _publish("s3://clients/fa3", replace(workspace, environ=dict(os.environ)), project_root)
+        yield f"{s3.url}/clients/fa3/"
 
 
 def test_from_a_bucket(

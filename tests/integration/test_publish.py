@@ -3,13 +3,13 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import obstore
 import pytest
 from obstore.store import S3Store
-from tests.integration.s3_server import S3Server, names, running_s3
+from tests.integration.s3_server import S3Server, names
 from tests.integration.spoiling_proxy import Cut, Deny, Spoil, spoiling
 from tests.small_disk import small_disk
 from tests.unit.publish_zoo import (
@@ -26,7 +26,7 @@ from tests.unit.publish_zoo import (
 )
 
 from hopperforge.cli import run_command
-from hopperforge.config.project import Project, load_project
+from hopperforge.config.project import Project
 from hopperforge.index.catalog import Catalog
 from hopperforge.index.whole import index_files
 from hopperforge.stages.publish import publish
@@ -39,34 +39,23 @@ SECRET = "a-secret-that-nobody-may-see"  # noqa: S105 - the server takes any
 PUBLISHERS = 20
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3Server]:
-    with running_s3() as running:
-        yield running
-
-
 @pytest.fixture
-def bucket(server: S3Server) -> S3Store:
+def bucket(s3: S3Server) -> S3Store:
     """The bucket `wheels`, empty."""
-    opened = server.make_bucket("wheels")
+    opened = s3.make_bucket("wheels")
     obstore.delete(opened, names(opened))
     return opened
 
 
-@pytest.fixture(scope="module")
-def facts(project_root: Path) -> Project:
-    return load_project(project_root)
-
-
 @pytest.fixture
-def house(tmp_path: Path, project_root: Path, server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Path:
+def house(tmp_path: Path, project_root: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty wheelhouse, the command line in front of it, and what a user exports for S3."""
     monkeypatch.chdir(project_root)
     monkeypatch.setenv("HOPPERFORGE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HOPPERFORGE_WHEELHOUSE", str(tmp_path / "wheelhouse"))
     monkeypatch.delenv("HOPPERFORGE_STORE", raising=False)
     for name, value in {
-        "AWS_ENDPOINT_URL": server.url,
+        "AWS_ENDPOINT_URL": s3.url,
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": SECRET,
         "AWS_REGION": "us-east-1",
@@ -79,11 +68,11 @@ def command(*words: object) -> int:
     return run_command(["publish", *map(str, words)])
 
 
-def opened(server: S3Server, prefix: str) -> BucketTarget:
+def opened(s3: S3Server, prefix: str) -> BucketTarget:
     store = S3Store(
         "wheels",
         prefix=prefix,
-        endpoint=server.url,
+        endpoint=s3.url,
         access_key_id="test",
         secret_access_key="test",  # noqa: S106 - the server takes any
         client_options={"allow_http": True},
@@ -95,9 +84,7 @@ def content(bucket: S3Store) -> dict[str, bytes]:
     return {name: obstore.get(bucket, name).bytes().to_bytes() for name in names(bucket)}
 
 
-def test_a_bucket_gets_the_same_index_as_a_folder(
-    bucket: S3Store, house: Path, tmp_path: Path, server: S3Server
-) -> None:
+def test_a_bucket_gets_the_same_index_as_a_folder(bucket: S3Store, house: Path, tmp_path: Path, s3: S3Server) -> None:
     shelve(house, STABLE)
     shelve(house, BOUND)
     assert command(f"to={PLACE}") == 0
@@ -109,7 +96,7 @@ def test_a_bucket_gets_the_same_index_as_a_folder(
     }
     there = content(bucket)
     assert {name: there[name] for name in folder} == folder
-    target = opened(server, "team/fa3")
+    target = opened(s3, "team/fa3")
     assert_sound(target)
     assert_current(target)
     assert [entry.file for entry in catalog_of(target).packages] == [
@@ -117,7 +104,7 @@ def test_a_bucket_gets_the_same_index_as_a_folder(
     ]
 
 
-def test_files_have_their_types_and_a_plus_in_their_names(bucket: S3Store, house: Path, server: S3Server) -> None:
+def test_files_have_their_types_and_a_plus_in_their_names(bucket: S3Store, house: Path, s3: S3Server) -> None:
     path = shelve(house)
     assert command(f"to={PLACE}") == 0
     expected = {
@@ -129,18 +116,18 @@ def test_files_have_their_types_and_a_plus_in_their_names(bucket: S3Store, house
     for name, (kind, cached) in expected.items():
         attributes = obstore.get(bucket, f"team/fa3/{name}").attributes
         assert attributes == {"Content-Type": kind, "Cache-Control": cached}
-    page = fetched(opened(server, "team/fa3"), "all/simple/fa3-fwd/index.html")
+    page = fetched(opened(s3, "team/fa3"), "all/simple/fa3-fwd/index.html")
     assert f'href="../../../pool/fa3-fwd/{path.name.replace("+", "%2B")}#sha256='.encode() in page
 
 
 @pytest.mark.usefixtures("bucket")
 def test_a_second_time_nothing_is_written_to_the_bucket(
-    house: Path, server: S3Server, capsys: pytest.CaptureFixture[str]
+    house: Path, s3: S3Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = shelve(house, proven=False)
     assert command(f"to={PLACE}", "--allow-unproven") == 0
     seen: list[tuple[str, str]] = []
-    with pytest.MonkeyPatch.context() as patch, spoiling(server.url, lambda *asked: seen.append(asked)) as proxy:
+    with pytest.MonkeyPatch.context() as patch, spoiling(s3.url, lambda *asked: seen.append(asked)) as proxy:
         patch.setenv("AWS_ENDPOINT_URL", proxy)
         capsys.readouterr()
         assert command(f"to={PLACE}", "--allow-unproven") == 0
@@ -149,21 +136,21 @@ def test_a_second_time_nothing_is_written_to_the_bucket(
     write_record(path, record_of(path))
     assert command(f"to={PLACE}") == 0
     assert "added to its record: gate import" in capsys.readouterr().out
-    assert not catalog_of(opened(server, "team/fa3")).packages[0].unproven
+    assert not catalog_of(opened(s3, "team/fa3")).packages[0].unproven
 
 
 def test_promotion_yanking_and_refusal_in_a_bucket(
-    bucket: S3Store, house: Path, server: S3Server, capsys: pytest.CaptureFixture[str]
+    bucket: S3Store, house: Path, s3: S3Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = shelve(house)
     assert command(f"to={PLACE}") == 0
     assert command(f"promote={PLACE}:s3://wheels/prod") == 0
     assert command("to=s3://wheels/prod", f"yank={path.name}", "reason=slow") == 0
-    production = opened(server, "prod")
+    production = opened(s3, "prod")
     assert_sound(production)
     assert_current(production)
     assert [entry.yanked for entry in catalog_of(production).packages] == ["slow"]
-    assert [entry.yanked for entry in catalog_of(opened(server, "team/fa3")).packages] == [None]
+    assert [entry.yanked for entry in catalog_of(opened(s3, "team/fa3")).packages] == [None]
     before = content(bucket)
     shelve(house, payload=b"other = 1\n")
     capsys.readouterr()
@@ -184,12 +171,12 @@ def run_publishers(mode: str, place: str, house: Path) -> int:
 @pytest.mark.usefixtures("bucket")
 @pytest.mark.parametrize("kind", ["bucket", "folder"])
 def test_of_many_publishers_at_once_every_wheel_is_there_and_no_page_lost(
-    kind: str, house: Path, tmp_path: Path, server: S3Server
+    kind: str, house: Path, tmp_path: Path, s3: S3Server
 ) -> None:
     for number in range(PUBLISHERS):
         shelve(house, f"3.0.{number}+cu124torch2.6")
     place = "s3://wheels/many" if kind == "bucket" else str(tmp_path / "index")
-    target: Target = opened(server, "many") if kind == "bucket" else FolderTarget(tmp_path / "index")
+    target: Target = opened(s3, "many") if kind == "bucket" else FolderTarget(tmp_path / "index")
     assert run_publishers("together", place, house) == PUBLISHERS
     assert len(catalog_of(target).packages) == PUBLISHERS
     assert_sound(target)
@@ -200,7 +187,7 @@ def test_of_many_publishers_at_once_every_wheel_is_there_and_no_page_lost(
 @pytest.mark.usefixtures("bucket")
 @pytest.mark.parametrize("kind", ["bucket", "folder"])
 def test_killed_between_any_two_writes_it_leaves_an_old_or_a_new_index(
-    kind: str, house: Path, tmp_path: Path, server: S3Server, facts: Project
+    kind: str, house: Path, tmp_path: Path, s3: S3Server, facts: Project
 ) -> None:
     shelve(house, BOUND)
     shelve(house, "3.0.1+cu126torch2.6")
@@ -215,7 +202,7 @@ def test_killed_between_any_two_writes_it_leaves_an_old_or_a_new_index(
     assert count == 4 + changed  # the wheel, its metadata, its record, the catalog, then the pages
     for number in range(count):
         target: Target = (
-            opened(server, f"killed/{number}") if kind == "bucket" else FolderTarget(tmp_path / "killed" / str(number))
+            opened(s3, f"killed/{number}") if kind == "bucket" else FolderTarget(tmp_path / "killed" / str(number))
         )
         assert_old_or_new(target, old, new)
         publish(target, [])
@@ -239,14 +226,14 @@ def assert_old_or_new(target: Target, old: Catalog, new: Catalog) -> None:
         assert all(fetched(target, name) == data for name, data in before.items())
 
 
-def spoiled(server: S3Server, spoil: Spoil, *words: object) -> int:
-    with spoiling(server.url, spoil) as proxy, pytest.MonkeyPatch.context() as patch:
+def spoiled(s3: S3Server, spoil: Spoil, *words: object) -> int:
+    with spoiling(s3.url, spoil) as proxy, pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", proxy)
         return command(*words)
 
 
 def test_an_upload_that_is_cut_off_leaves_the_index_as_it_was(
-    bucket: S3Store, house: Path, server: S3Server, capsys: pytest.CaptureFixture[str]
+    bucket: S3Store, house: Path, s3: S3Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shelve(house, BOUND)
     assert command(f"to={PLACE}") == 0
@@ -256,20 +243,20 @@ def test_an_upload_that_is_cut_off_leaves_the_index_as_it_was(
     def cut(method: str, path: str) -> Cut | None:
         return Cut() if method == "PUT" and path.endswith(".whl") else None
 
-    assert spoiled(server, cut, f"to={PLACE}") == 11
+    assert spoiled(s3, cut, f"to={PLACE}") == 11
     said = capsys.readouterr().err
     assert f"the object store at {PLACE} failed" in said
     assert SECRET not in said
     assert content(bucket) == before
     assert command(f"to={PLACE}") == 0
-    assert path.name in {entry.file for entry in catalog_of(opened(server, "team/fa3")).packages}
+    assert path.name in {entry.file for entry in catalog_of(opened(s3, "team/fa3")).packages}
 
 
 def test_a_bucket_that_may_only_be_read_is_said(
-    bucket: S3Store, house: Path, server: S3Server, capsys: pytest.CaptureFixture[str]
+    bucket: S3Store, house: Path, s3: S3Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shelve(house)
-    assert spoiled(server, lambda method, _: Deny() if method == "PUT" else None, f"to={PLACE}") == 11
+    assert spoiled(s3, lambda method, _: Deny() if method == "PUT" else None, f"to={PLACE}") == 11
     said = capsys.readouterr().err
     assert "AccessDenied: Access Denied" in said
     assert SECRET not in said
@@ -277,14 +264,14 @@ def test_a_bucket_that_may_only_be_read_is_said(
 
 
 def test_wrong_credentials_are_said_and_never_shown(
-    bucket: S3Store, house: Path, server: S3Server, capsys: pytest.CaptureFixture[str]
+    bucket: S3Store, house: Path, s3: S3Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shelve(house)
-    server.trust_nobody(really=True)
+    s3.trust_nobody(really=True)
     try:
         assert command(f"to={PLACE}") == 11
     finally:
-        server.trust_nobody(really=False)
+        s3.trust_nobody(really=False)
     said = capsys.readouterr()
     assert f"error: the object store at {PLACE} failed" in said.err
     assert "403" in said.err

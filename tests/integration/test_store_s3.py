@@ -5,14 +5,13 @@ import hashlib
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import obstore
 import pytest
 from obstore.store import S3Store
-from tests.integration.s3_server import S3Server, names, running_s3
+from tests.integration.s3_server import S3Server, names
 from tests.small_disk import small_disk
 from tests.unit.test_kernels import Bench, make_bench, units
 
@@ -34,25 +33,19 @@ SECRET = "a-secret-that-nobody-may-see"  # noqa: S105 - the server takes any
 PLACE = "s3://kernels/team/a"
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3Server]:
-    with running_s3() as running:
-        yield running
-
-
 @pytest.fixture
-def bucket(server: S3Server) -> S3Store:
+def bucket(s3: S3Server) -> S3Store:
     """The bucket `kernels`, empty."""
-    opened = server.make_bucket("kernels")
+    opened = s3.make_bucket("kernels")
     obstore.delete(opened, names(opened))
     return opened
 
 
 @pytest.fixture
-def environ(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+def environ(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """What a user exports; obstore reads it from the process itself."""
     given = {
-        "AWS_ENDPOINT_URL": server.url,
+        "AWS_ENDPOINT_URL": s3.url,
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": SECRET,
         "AWS_REGION": "us-east-1",

@@ -106,6 +106,7 @@ def inputs(folder: Path, front: Front = FRONT) -> FrontInputs:
         ),
         compiler=HostCompiler(path=Path("/usr/bin/g++"), version="12", fingerprint={}),
         licences={"LICENSE": b"yes\n"},
+        archivers={"ar": "2.40", "objcopy": "2.40"},
     )
 
 

@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import hashlib
 import json
+import re
 import shutil
 import stat
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from tests.unit import proof_zoo
 from hopperforge.cli import run_command
 from hopperforge.errors import GateError, HopperforgeError, InputError, TrustError
 from hopperforge.index.proof import REQUIRED_GATES
-from hopperforge.model.record import Record
+from hopperforge.model.record import FileFacts, Record
 from hopperforge.model.wheel import GateResult
 from hopperforge.provenance.envelope import LARGEST, covers, open_envelope, sign
 from hopperforge.provenance.keys import PublicKey, make_key_pair, read_signer
@@ -27,6 +28,7 @@ from hopperforge.provenance.statement import make_statement, read_statement
 from hopperforge.report import Recorder
 from hopperforge.stages.attest import (
     check_signed,
+    check_signed_tarball,
     make_keys,
     package_problems,
     sign_package,
@@ -36,6 +38,7 @@ from hopperforge.stages.wheel_archive import read_wheel, write_wheel
 from hopperforge.store.wheelhouse import Wheelhouse
 
 NOW = datetime(2026, 11, 27, tzinfo=UTC)
+TARBALL = "fa3_fwd-3.0.0+cu130-manylinux_2_17_x86_64.tar.zst"
 GATES = tuple(GateResult(name=name, passed=True, detail="") for name in sorted(REQUIRED_GATES))
 
 
@@ -79,6 +82,20 @@ def shelf(tmp_path: Path) -> Shelf:
     return Shelf(wheel=wheel, private=private, key=_key(public))
 
 
+@pytest.fixture
+def with_tarball(tmp_path: Path) -> Shelf:
+    """A signed package that has a tarball, too."""
+    wheel, record = proof_zoo.package(tmp_path / "house")
+    tarball = wheel.with_name(TARBALL)
+    tarball.write_bytes(b"packed")
+    facts = FileFacts(file=TARBALL, sha256=hashlib.sha256(b"packed").hexdigest(), size=6)
+    gates = (*GATES, GateResult(name="tarball", passed=True, detail=""))
+    Path(f"{wheel}.json").write_bytes(dataclasses.replace(record, gates=gates, tarball=facts).to_json())
+    private, public = make_keys(tmp_path / "keys", "release", now=NOW, days=30)
+    sign_package(wheel, private)
+    return Shelf(wheel=wheel, private=private, key=_key(public))
+
+
 def _refused(shelf: Shelf, kind: type[HopperforgeError], said: str, *keys: PublicKey, now: datetime = NOW) -> None:
     with pytest.raises(kind) as caught:
         shelf.check(*keys, now=now)
@@ -92,6 +109,61 @@ def test_a_whole_package_is_taken(shelf: Shelf) -> None:
 def test_one_of_several_trusted_keys_is_enough(shelf: Shelf, tmp_path: Path) -> None:
     _, other = make_keys(tmp_path / "keys", "next", now=NOW, days=30)
     assert check_signed(shelf.wheel, [_key(other), shelf.key], now=NOW).keys == (shelf.key,)
+
+
+def test_a_tarball_is_judged_with_its_wheel(with_tarball: Shelf) -> None:
+    place = with_tarball.wheel.with_name(TARBALL)
+    assert check_signed(with_tarball.wheel, [with_tarball.key], now=NOW).tarball == place
+    place.write_bytes(b"other!")
+    _refused(with_tarball, TrustError, f"{TARBALL} has the sha256 ")
+    with pytest.raises(GateError, match="is not signed") as caught:
+        sign_package(with_tarball.wheel, with_tarball.private)
+    assert caught.value.detail[0].startswith(f"{TARBALL} has the sha256 ")
+    place.unlink()
+    assert check_signed(with_tarball.wheel, [with_tarball.key], now=NOW).tarball is None
+
+
+def test_a_tarball_is_judged_without_its_wheel(with_tarball: Shelf) -> None:
+    place, keys = with_tarball.wheel.with_name(TARBALL), [with_tarball.key]
+    with_tarball.wheel.unlink()
+    found = check_signed_tarball(place, keys, now=NOW)
+    assert (found.path, found.keys, found.record) == (place, (with_tarball.key,), with_tarball.record())
+    place.write_bytes(b"other!")
+    with pytest.raises(TrustError, match="is not over what is here") as caught:
+        check_signed_tarball(place, keys, now=NOW)
+    assert caught.value.detail[0].startswith(f"{TARBALL} has the sha256 ")
+
+
+def test_a_tarball_is_judged_by_its_record_alone(with_tarball: Shelf) -> None:
+    place, keys = with_tarball.wheel.with_name(TARBALL), [with_tarball.key]
+    signature = with_tarball.signature.read_bytes()
+    with_tarball.signature.unlink()
+    with pytest.raises(TrustError, match=re.escape(f"{TARBALL} is not signed")):
+        check_signed_tarball(place, keys, now=NOW)
+    with_tarball.signature.write_bytes(signature)
+    plain = json.loads(with_tarball.place.read_text())
+    plain["tarball"]["sha256"] = hashlib.sha256(b"other!").hexdigest()
+    with_tarball.place.write_text(json.dumps(plain, indent=2))
+    place.write_bytes(b"other!")
+    with pytest.raises(TrustError, match="is not over what is here"):
+        check_signed_tarball(place, keys, now=NOW)
+    with_tarball.place.unlink()
+    with pytest.raises(InputError, match=re.escape(f"no record beside {TARBALL} names it")):
+        check_signed_tarball(place, keys, now=NOW)
+    place.unlink()
+    with pytest.raises(InputError, match="there is no file"):
+        check_signed_tarball(place, keys, now=NOW)
+
+
+def test_a_signed_tarball_whose_gate_is_missing_is_not_proven(with_tarball: Shelf) -> None:
+    record = dataclasses.replace(with_tarball.record(), gates=GATES)
+    with_tarball.place.write_bytes(record.to_json())
+    signer = read_signer(with_tarball.private.read_bytes(), "key")
+    statement = make_statement(record, with_tarball.place.read_bytes(), key_id=with_tarball.key.key_id)
+    with_tarball.signature.write_bytes(sign(statement, signer))
+    with pytest.raises(GateError, match="signed, and yet not proven") as caught:
+        check_signed_tarball(with_tarball.wheel.with_name(TARBALL), [with_tarball.key], now=NOW)
+    assert list(caught.value.detail) == ["gate tarball is missing"]
 
 
 @pytest.mark.parametrize("offset", [0, 100, -1])

@@ -9,9 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.unit import wheel_zoo as zoo
 
 from hopperforge.errors import ToolError
 from hopperforge.model.cell import Default
+from hopperforge.model.image import Base, Image
 from hopperforge.report import Recorder
 from hopperforge.run.engine import (
     Client,
@@ -27,6 +29,7 @@ from hopperforge.run.engine import (
 from hopperforge.run.engine_trial import trial_image
 from hopperforge.run.engines import START_DOCKERD, EngineState, choose_engine, diagnose
 from hopperforge.run.process import Cancelled, run
+from hopperforge.stages.image import image_archivers
 
 # Runs nothing: a container is a file named like it; what `run` does is said by the file `behave`.
 DOCKER = """#!/bin/sh
@@ -96,6 +99,16 @@ def test_a_command_gets_what_it_was_given_and_nothing_else(folder: Path) -> None
         *("/opt/python/cp39-cp39/bin/python", "-I", "/opt/hopperforge/measure.py", "nvcc", "-c"),
     ]
     assert left(folder) == []
+
+
+def test_an_image_is_asked_once_what_makes_static_libraries_in_it(folder: Path) -> None:
+    behave(folder, "echo 'GNU it (GNU Binutils for Debian) 2.35.2'", USAGE)
+    base = Base(name="b", id="b", tag="t", floor="manylinux_2_28_x86_64")
+    image = Image(id="7" * 64, base=base, reference="sha256:1", tools={})
+    for _ in range(2):
+        assert image_archivers(image, engine(folder), zoo.workspace(folder)) == {"ar": "2.35.2", "objcopy": "2.35.2"}
+    asked = [line for line in (folder / "calls").read_text().splitlines() if line.endswith(" --version")]
+    assert len(asked) == 2
 
 
 def test_an_image_that_is_no_builder_measures_with_its_own_python(folder: Path) -> None:

@@ -103,7 +103,16 @@ Q = (2, 5, 8, 64)
         ((Q, Q, (2, 6, 8, 64)), "key and value must have the same sequences and heads"),
         ((Q, (2, 5, 8, 32), (2, 5, 8, 32)), "query and key must have the same head_dim"),
         ((Q, (2, 5, 3, 64), (2, 5, 3, 64)), "the heads of key and value must divide those of query"),
-        ((Q, (2, 5, 0, 64), (2, 5, 0, 64)), "the heads of key and value must divide those of query"),
+        (
+            (Q, (2, 5, 0, 64), (2, 5, 0, 64)),
+            r"no axis of query, key and .* length 0: .* key \(2, 5, 0, 64\)",
+        ),
+        (((2, 5, 8, 0),) * 3, "no axis of query, key and value may be of length 0"),
+        ((Q, Q, (2, 5, 8, 0)), "no axis of query, key and value may be of length 0"),
+        (((2, 5, 0, 64), Q, Q), "no axis of query, key and value may be of length 0"),
+        (((0, 5, 8, 64),) * 3, "no axis of query, key and value may be of length 0"),
+        (((2, 0, 8, 64), Q, Q), "no axis of query, key and value may be of length 0"),
+        ((Q, (2, 0, 8, 64), (2, 0, 8, 64)), "no axis of query, key and value may be of length 0"),
     ],
 )
 def test_shapes_that_do_not_fit(load: Load, shapes: tuple[tuple[int, ...], ...], words: str) -> None:
@@ -114,6 +123,11 @@ def test_shapes_that_do_not_fit(load: Load, shapes: tuple[tuple[int, ...], ...],
 def test_packed_arrays_have_three_dimensions(load: Load) -> None:
     with pytest.raises(ValueError, match=r"query must be \(tokens, heads, head_dim\)"):
         load("_operands").require_operands(array(*Q), array(*Q), array(*Q), packed=True)
+
+
+def test_packed_arrays_have_rows(load: Load) -> None:
+    with pytest.raises(ValueError, match="no axis of query, key and value may be of length 0"):
+        load("_operands").require_operands(array(9, 8, 64), array(0, 8, 64), array(0, 8, 64), packed=True)
 
 
 @pytest.mark.parametrize(

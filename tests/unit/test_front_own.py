@@ -6,6 +6,7 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,11 @@ from hopperforge.stages import gates_tools
 from hopperforge.stages.elf import read_library
 from hopperforge.stages.front_inputs import FrontInputs
 from hopperforge.stages.front_layout import fill
-from hopperforge.stages.front_own import bind_own, own_build_key, switch_macros
+from hopperforge.stages.front_own import bind_own, front_flags, own_build_key, switch_macros
 from hopperforge.stages.front_sources import matching
 from hopperforge.stages.gates import bundled_gate, exports_gate, metadata_gate
 from hopperforge.stages.gates_front import archive_gate, programs_gate, python_free_gate, soname_gate
+from hopperforge.stages.record import contents_of
 from hopperforge.stages.tarball import make_tarball, tarball_gate
 from hopperforge.stages.wheel_archive import WheelArchive, read_wheel, write_wheel
 
@@ -65,7 +67,9 @@ def test_the_wheel_has_what_the_recipe_says(wheel: WheelArchive) -> None:
         b"set(version 1.2)\nset(full 1.2+cu130)\nset(name libtiny.so.1)\n"
     )
     assert b"SWITCHES = frozenset(['DISABLE_FP8', 'DISABLE_SM80'])" in wheel.files["tiny/_build.py"]
-    assert metadata_gate(wheel, distribution="tiny-lib", version="1.2+cu130", requires=()).passed
+    ordered = partial(metadata_gate, wheel, distribution="tiny-lib", version="1.2+cu130", requires=())
+    assert ordered(requires_python=">=3.9").passed
+    assert "Requires-Python is >=3.9, expected >=3.10" in ordered(requires_python=">=3.10").detail
 
 
 def test_program_library_and_archive_work_where_they_are_unpacked(wheel: WheelArchive, tmp_path: Path) -> None:
@@ -132,6 +136,23 @@ def test_what_a_recipe_says_of_its_front_is_in_the_key(changes: dict[str, object
     fields = {field.name: getattr(zoo.FRONT, field.name) for field in dataclasses.fields(Front)}
     other = zoo.inputs(tmp_path / "b", Front(**{**fields, **changes}))
     assert own_build_key(plain, None, "k", "s") != own_build_key(other, None, "k", "s")
+
+
+@pytest.mark.parametrize("tool", ["ar", "objcopy"])
+def test_what_makes_the_static_library_is_in_the_key_and_in_the_record(tool: str, tmp_path: Path) -> None:
+    made = zoo.inputs(tmp_path)
+    other = dataclasses.replace(made, archivers={**made.archivers, tool: "2.41"})
+    assert own_build_key(made, None, "k", "s") != own_build_key(other, None, "k", "s")
+    assert contents_of(other).front.tools[tool] == "2.41"
+    assert contents_of(other).front.tools["auditwheel"] == version("auditwheel")
+
+
+def test_the_steps_that_make_the_static_library_are_among_the_flags(tmp_path: Path) -> None:
+    flags = front_flags(zoo.inputs(tmp_path / "a"), None)
+    steps = ("weaken_unique=1", "objcopy", "--wildcard", "--keep-global-symbol=tiny_*", "--strip-debug", "ar", "rcsD")
+    assert any(flags[at : at + len(steps)] == steps for at in range(len(flags)))
+    without = front_flags(zoo.inputs(tmp_path / "b", dataclasses.replace(zoo.FRONT, archive=None)), None)
+    assert not {"objcopy", "ar"} & set(without)
 
 
 @pytest.mark.parametrize("name", sorted(zoo.TEXTS))

@@ -38,7 +38,17 @@ def _refused(result: GateResult, says: str) -> None:
 
 # metadata
 
-ORDERED = {"distribution": zoo.DISTRIBUTION, "version": zoo.VERSION, "requires": zoo.REQUIRES}
+ORDERED = {
+    "distribution": zoo.DISTRIBUTION,
+    "version": zoo.VERSION,
+    "requires": zoo.REQUIRES,
+    "requires_python": zoo.REQUIRES_PYTHON,
+}
+
+
+def for_python(line: bytes) -> bytes:
+    """METADATA with another line in place of Requires-Python."""
+    return zoo.metadata().replace(b"Requires-Python: >=3.9\n", line)
 
 
 def test_metadata_that_agrees_passes(tmp_path: Path) -> None:
@@ -57,6 +67,9 @@ def test_metadata_that_agrees_passes(tmp_path: Path) -> None:
         Case({f"{zoo.INFO}/METADATA": zoo.metadata(requires=())}, "Requires-Dist is [], expected ['torch>=2.9']"),
         Case({f"{zoo.INFO}/METADATA": zoo.metadata(requires=("torch",))}, "Requires-Dist is ['torch']"),
         Case({f"{zoo.INFO}/METADATA": zoo.metadata(requires=("torch>=2.9", "einops"))}, "'einops'"),
+        Case({f"{zoo.INFO}/METADATA": for_python(b"")}, "Requires-Python is missing, expected >=3.9"),
+        Case({f"{zoo.INFO}/METADATA": for_python(b"Requires-Python: >=3.8\n")}, "Requires-Python is >=3.8, expected"),
+        Case({f"{zoo.INFO}/METADATA": for_python(b"Requires-Python: new\n")}, "Requires-Python is new, expected >=3.9"),
         Case({f"{zoo.INFO}/WHEEL": zoo.wheel_file(zoo.RAW_TAG)}, "WHEEL says tags ['cp39-abi3-linux_x86_64']"),
         Case({f"{zoo.INFO}/WHEEL": zoo.wheel_file(zoo.TAG, pure="true")}, "Root-Is-Purelib"),
         Case({}, "file name says version 3.0.0", name="fa3_fwd-3.0.0-cp39-abi3-manylinux_2_17_x86_64.whl"),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hopperforge.errors import ToolError
-from hopperforge.stages.host_compiler import find_host_compiler
+from hopperforge.stages.host_compiler import ThisMachine, find_archivers, find_host_compiler
 
 GNU = "Copyright (C) 2022 Free Software Foundation, Inc."
 
@@ -76,6 +76,18 @@ def test_the_assembler_changes_the_key(tmp_path: Path) -> None:
     before = find_host_compiler({"PATH": str(tmp_path)}, gcc_max=15)
     (tmp_path / "as").write_text("as of another binutils")
     assert find_host_compiler({"PATH": str(tmp_path)}, gcc_max=15).key != before.key
+
+
+def test_what_makes_static_libraries_is_known_by_version(tmp_path: Path) -> None:
+    for name, version in (("ar", "2.35.2"), ("objcopy", "2.40")):
+        (tmp_path / name).write_text(f"#!/bin/sh\necho 'GNU {name} (GNU Binutils for Debian) {version}'\necho more\n")
+        (tmp_path / name).chmod(0o755)
+    machine = ThisMachine({"PATH": str(tmp_path)})
+    assert find_archivers(machine) == {"ar": "2.35.2", "objcopy": "2.40"}
+    (tmp_path / "objcopy").unlink()
+    with pytest.raises(ToolError, match="there is no objcopy on PATH") as caught:
+        find_archivers(machine)
+    assert caught.value.hint == "apt-get install binutils"
 
 
 def test_no_compiler_says_what_to_install(tmp_path: Path) -> None:

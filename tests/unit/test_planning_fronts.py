@@ -108,6 +108,9 @@ def test_the_plan_prints_neither_word() -> None:
     (build,) = plan.builds
     assert pair_texts(build) == ["every torch, jax and Python, or none: CUDA 13.0 compiles, and its runtime is inside"]
     assert str(build) == "free/fa3-fwd cu130"
+    jax = Front(kind=FrontKind.JAX, requires=("jax>=0.5",), requires_python=">=3.10")
+    of_jax = replace(build, recipe=replace(build.recipe, front=jax))
+    assert pair_texts(of_jax) == ["jax>=0.5 in Python >=3.10: CUDA 13.0 compiles, and its runtime is inside"]
     sizing = Sizing(max_jobs=1, nvcc_threads=1, memory=1, reasons=())
     done = PackStatus(toolkit="T", units=2, cached=2, sizing=sizing, expected_seconds=0.0, wheel=None)
     lines = plan_lines(plan, machine(), {str(build): done})

@@ -43,9 +43,13 @@ def free_record(**changes: Any) -> Record:
     return record(**(fields | changes))
 
 
-def entry(**changes: Any) -> Entry:
+def entry(metadata: bytes = METADATA, **changes: Any) -> Entry:
     publication = Publication(driver="580.65.06", default=True, uploaded="2026-11-27T00:00:00Z")
-    return make_entry(free_record(**changes), METADATA, publication)
+    return make_entry(free_record(**changes), metadata, publication)
+
+
+def page_of_people(one: Entry) -> str:
+    return site_pages(Catalog.of([one]))["index.html"].decode()
 
 
 def test_such_a_package_is_proven_without_an_import_beside_torch() -> None:
@@ -86,6 +90,24 @@ def test_it_serves_every_torch_and_the_pythons_of_its_metadata() -> None:
     page = site_pages(Catalog.of([entry()]))["index.html"].decode()
     assert "any torch and Python, or none" in page
     assert "None" not in page.partition("<script")[0].partition("<style")[0]
+
+
+def test_the_page_says_which_framework_a_package_needs() -> None:
+    page = page_of_people(entry(METADATA.replace(b"\n\n", b"\nRequires-Dist: jax>=0.5\n\n")))
+    assert "<dt>Requires</dt><dd>jax&gt;=0.5</dd>" in page
+    assert "<dt>Built for</dt><dd>jax&gt;=0.5, in any Python</dd>" in page
+    assert "<small>needs jax&gt;=0.5</small>" in page
+    assert "any torch and Python" not in page
+    assert "jax" not in page_of_people(entry())
+
+
+def test_the_page_links_the_tarball_beside_the_wheel() -> None:
+    tarball = FileFacts(file="tiny_lib-1.0+cu130-manylinux_2_17_x86_64.tar.zst", sha256="0f" * 32, size=1)
+    page = page_of_people(entry(tarball=tarball))
+    assert (
+        '<a href="pool/tiny-lib/tiny_lib-1.0%2Bcu130-manylinux_2_17_x86_64.tar.zst" download>tarball</a> <a href='
+    ) in page
+    assert ">tarball</a>" not in page_of_people(entry())
 
 
 NODE = Node(

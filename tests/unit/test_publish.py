@@ -26,7 +26,7 @@ from tests.unit.publish_zoo import (
 )
 from tests.unit.record_zoo import REPRODUCTION, record
 
-from hopperforge.config.project import Project, load_project
+from hopperforge.config.project import Project
 from hopperforge.errors import InputError, PublishError, StorageError
 from hopperforge.index.joining import join_records, what_was_joined
 from hopperforge.model.record import Record
@@ -37,11 +37,6 @@ from hopperforge.stages.wheel_archive import make_record
 from hopperforge.store.targets import FolderTarget, Mark, Rehearsal, checked_name, try_again
 
 LATER = "2031-01-01T00:00:00+00:00"
-
-
-@pytest.fixture(scope="module")
-def facts(project_root: Path) -> Project:
-    return load_project(project_root)
 
 
 @pytest.fixture

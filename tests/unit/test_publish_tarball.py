@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tests.unit.publish_zoo import MOMENT, catalog_of, fetched, packages, parcels, shelve
 
-from hopperforge.config.project import Project, load_project
+from hopperforge.config.project import Project
 from hopperforge.errors import PublishError
 from hopperforge.model.record import FileFacts
 from hopperforge.stages.parcels import from_index, from_wheelhouse
@@ -16,11 +16,6 @@ from hopperforge.store.targets import FolderTarget
 NAME = "tiny-1.0+cu130-manylinux_2_17_x86_64.tar.zst"
 PLACE = f"pool/fa3-fwd/{NAME}"
 CONTENT = b"packed"
-
-
-@pytest.fixture(scope="module")
-def facts(project_root: Path) -> Project:
-    return load_project(project_root)
 
 
 @pytest.fixture

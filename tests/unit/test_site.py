@@ -377,6 +377,8 @@ def evil_entry() -> Entry:
         uploaded=EVIL,
         yanked=EVIL,
         reproduced=(EVIL,),
+        requires=(EVIL,),
+        tarball=EVIL,
     )
 
 

@@ -19,6 +19,7 @@ from hopperforge.stages.wheel_archive import WheelArchive, make_record, read_whe
 DISTRIBUTION = "fa3-fwd"
 VERSION = "3.0.0+cu130"
 REQUIRES = ("torch>=2.9",)
+REQUIRES_PYTHON = ">=3.9"
 INFO = "fa3_fwd-3.0.0+cu130.dist-info"
 LIBRARY = "fa3_fwd/_C.abi3.so"
 RAW_TAG = "cp39-abi3-linux_x86_64"
@@ -71,7 +72,7 @@ def _embed(fatbin: Path) -> str:
 
 def metadata(version: str = VERSION, name: str = DISTRIBUTION, requires: tuple[str, ...] = REQUIRES) -> bytes:
     """METADATA of the zoo's wheels."""
-    lines = ["Metadata-Version: 2.4", f"Name: {name}", f"Version: {version}"]
+    lines = ["Metadata-Version: 2.4", f"Name: {name}", f"Version: {version}", f"Requires-Python: {REQUIRES_PYTHON}"]
     return "\n".join([*lines, *(f"Requires-Dist: {text}" for text in requires), "", "The text.\n"]).encode()
 
 

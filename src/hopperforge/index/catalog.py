@@ -71,6 +71,9 @@ class GpuProof:
 class Entry:
     """One published package.
 
+    `requires` is what the metadata requires beside torch; `tarball` the file of the same package without pip, None
+    where there is none.
+
     `project` is the normalised name; `toolkit` what compiled it ("12.4+ptxas12.8") and `driver` the oldest NVIDIA
     driver for it; `torch` what the metadata requires of torch ("torch>=2.9"), None where the package needs none; sizes
     are in bytes, `metadata_sha256` is that of the core metadata beside the file; `default` says whether its profile is
@@ -108,6 +111,8 @@ class Entry:
     attested: bool = False
     sbom: bool = False
     reproduced: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
+    tarball: str | None = None
 
     @property
     def path(self) -> str:

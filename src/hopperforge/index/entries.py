@@ -59,7 +59,9 @@ def make_entry(record: Record, metadata: bytes, publication: Publication) -> Ent
         toolkit=str(record.toolkit.version),
         driver=publication.driver,
         abi=abi_of(record.version) if record.front.kind.binds_torch else AbiClass.NONE,
-        torch=_torch_requirement(core),
+        torch=next((text for name, text in _requirements(core) if name == "torch"), None),
+        requires=tuple(text for name, text in _requirements(core) if name != "torch"),
+        tarball=record.tarball.file if record.tarball is not None else None,
         cells=tuple(map(_entry_cell, sorted(record.cells))),
         gates=tuple(EntryGate(name=gate.name, passed=gate.passed) for gate in record.gates),
         gpu=gpu_proof(record),
@@ -85,12 +87,14 @@ def _entry_cell(cell: ServedCell) -> EntryCell:
     return EntryCell(torch=torch, python=python, platform=cell.platform, runtime=runtime)
 
 
-def _torch_requirement(core: RawMetadata) -> str | None:
+def _requirements(core: RawMetadata) -> list[tuple[str, str]]:
+    """List what the metadata requires: each name, and the name with the versions that do."""
+    found = []
     for text in core.get("requires_dist", []):
         try:
             requirement = Requirement(text)
         except InvalidRequirement:
             continue  # the metadata gate judges these
-        if canonicalize_name(requirement.name) == "torch":
-            return f"torch{requirement.specifier}"
-    return None
+        name = canonicalize_name(requirement.name)
+        found.append((str(name), f"{name}{requirement.specifier}"))
+    return found

@@ -68,6 +68,7 @@ class Row:
     href: str
     record: str
     signature: str
+    tarball: str
     commands: Installation
     shelves: Markup
     gates: Markup
@@ -110,6 +111,7 @@ def _row(entry: Entry, choices: Choices, scale: int) -> Row:
         href=href,
         record=href + RECORD_SUFFIX,
         signature=href + SIGNATURE_SUFFIX if entry.attested else "",
+        tarball=quote(f"{entry.path.rpartition('/')[0]}/{entry.tarball}") if entry.tarball else "",
         commands=_commands(entry),
         shelves=_shelves(entry, served),
         gates=_gate_items(entry.gates),
@@ -174,6 +176,8 @@ def _floor(floors: Iterable[tuple[int, int] | None]) -> str:
 
 def _cells(entry: Entry) -> str:
     """Write the cells of the record: each torch with its CUDA, then the Pythons."""
+    if entry.cells and entry.requires and entry.abi is AbiClass.NONE and entry.torch is None:
+        return f"{', '.join(entry.requires)}, in any Python"
     if not entry.cells:
         return "none"
     if entry.abi is AbiClass.NONE:

@@ -1,6 +1,7 @@
 """Signing a finished package, and judging one by its signature before anything of it is run.
 
-Beside a wheel lie its record and, in `<wheel>.dsse.json`, the signature over both.
+Beside a wheel lie its record and, in `<wheel>.dsse.json`, the signature over both. A tarball is signed through the
+record, which names its sha256.
 """
 
 import hashlib
@@ -29,11 +30,15 @@ _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signed:
-    """A package whose signature, hashes, record, bill of materials and gates were all found good."""
+    """A package whose signature, hashes, record, bill of materials and gates were all found good.
+
+    `path` is the file that was judged, `tarball` the one that was judged with a wheel, None where there is none.
+    """
 
     path: Path
     record: Record
     keys: tuple[PublicKey, ...]
+    tarball: Path | None = None
 
 
 def signature_path(wheel: Path) -> Path:
@@ -60,8 +65,9 @@ def sign_package(wheel: Path, private: Path) -> Path:
     Refused are a key that others can read (InputError), and a package that its own record does not prove (GateError).
     """
     signer = read_signer(_secret(private), str(private))
+    _require_there(wheel)
     record, data = _read_record(wheel)
-    problems = package_problems(wheel, record)
+    problems = [*package_problems(wheel, record), *_tarball_problems(wheel, record)]
     if problems:
         raise GateError(f"{wheel.name} is not signed, for its record does not prove it", detail=problems)
     envelope = sign(make_statement(record, data, key_id=signer.public_key.keyid), signer)
@@ -94,13 +100,77 @@ def _public_key(place: Path) -> PublicKey:
 def check_signed(wheel: Path, keys: Sequence[PublicKey], *, now: datetime) -> Signed:
     """Judge a package by its signature and everything that is signed; nothing of it is imported.
 
-    TrustError for a signature that is missing, unknown, expired, or over other bytes; GateError where what is signed
-    does not prove the package.
+    The tarball that the record names is judged with it where it lies beside the wheel. TrustError for a signature that
+    is missing, unknown, expired, or over other bytes; GateError where what is signed does not prove the package.
     """
+    _require_there(wheel)
+    record, holding, problems = _signed_record(wheel, keys, now, wheel.name)
+    tarball = _tarball_beside(wheel, record)
+    problems += [*_other_bytes(wheel, record.wheel.sha256), *_tarball_problems(wheel, record)]
+    if problems:
+        raise TrustError(f"the signature beside {wheel.name} is not over what is here", detail=problems)
+    unproven = package_problems(wheel, record)
+    if unproven:
+        raise GateError(f"{wheel.name} is signed, and yet not proven", detail=unproven)
+    return Signed(path=wheel, record=record, keys=holding, tarball=tarball)
+
+
+def check_signed_tarball(tarball: Path, keys: Sequence[PublicKey], *, now: datetime) -> Signed:
+    """Judge a tarball by the signature over the record beside it that names it; the wheel itself need not be there.
+
+    What is raised is as in `check_signed`; InputError where no record beside it names it.
+    """
+    wheel = _wheel_of(tarball)
+    record, holding, problems = _signed_record(wheel, keys, now, tarball.name)
+    problems += _tarball_problems(wheel, record)
+    if problems:
+        raise TrustError(f"the signature beside {tarball.name} is not over what is here", detail=problems)
+    unproven = _gate_problems(record)
+    if unproven:
+        raise GateError(f"{tarball.name} is signed, and yet not proven", detail=unproven)
+    return Signed(path=tarball, record=record, keys=holding)
+
+
+def _wheel_of(tarball: Path) -> Path:
+    """Say where the wheel of a tarball lies, or would: its record's name says."""
+    if not tarball.is_file():
+        raise InputError(f"there is no file {tarball}", hint="a tarball, its record and its signature lie together")
+    for place in sorted(tarball.parent.glob(f"*.whl{RECORD_SUFFIX}")):
+        facts = Record.from_json(place.read_bytes(), str(place)).tarball
+        if facts is not None and facts.file == tarball.name:
+            return place.with_name(place.name.removesuffix(RECORD_SUFFIX))
+    raise InputError(
+        f"no record beside {tarball.name} names it",
+        hint="fetch the wheel's .json and .dsse.json from where the tarball came from",
+    )
+
+
+def _tarball_beside(wheel: Path, record: Record) -> Path | None:
+    """Find the tarball that a record names; None where it names none, or where it is not beside the wheel."""
+    if record.tarball is None:
+        return None
+    place = wheel.with_name(Path(record.tarball.file).name)
+    return place if place.is_file() else None
+
+
+def _tarball_problems(wheel: Path, record: Record) -> list[str]:
+    place = _tarball_beside(wheel, record)
+    return [] if place is None or record.tarball is None else _other_bytes(place, record.tarball.sha256)
+
+
+def _other_bytes(path: Path, signed: str) -> list[str]:
+    digest = sha256_file(path)
+    return [] if digest == signed else [f"{path.name} has the sha256 {digest}, and {signed} is signed"]
+
+
+def _signed_record(
+    wheel: Path, keys: Sequence[PublicKey], now: datetime, judged: str
+) -> tuple[Record, tuple[PublicKey, ...], list[str]]:
+    """Read the record beside a wheel, who signed it, and what of it is not as signed; `judged` is the file asked of."""
     place = signature_path(wheel)
     if not place.is_file():
         raise TrustError(
-            f"{wheel.name} is not signed, and a signature was asked for",
+            f"{judged} is not signed, and a signature was asked for",
             detail=[f"there is no {place}"],
             hint="fetch it from where the wheel came from; an unsigned package is never taken for a signed one",
         )
@@ -109,28 +179,23 @@ def check_signed(wheel: Path, keys: Sequence[PublicKey], *, now: datetime) -> Si
     try:
         statement = read_statement(payload)
     except ValueError as error:
-        raise TrustError(f"what is signed beside {wheel.name} is no statement of ours: {error}") from error
+        raise TrustError(f"what is signed beside {judged} is no statement of ours: {error}") from error
     problems = statement_problems(
         statement, record, hashlib.sha256(data).hexdigest(), key_ids=[key.key_id for key in holding]
     )
-    digest = sha256_file(wheel)
-    if digest != record.wheel.sha256:
-        problems.append(f"{wheel.name} has the sha256 {digest}, and {record.wheel.sha256} is signed")
-    if problems:
-        raise TrustError(f"the signature beside {wheel.name} is not over what is here", detail=problems)
-    unproven = package_problems(wheel, record)
-    if unproven:
-        raise GateError(f"{wheel.name} is signed, and yet not proven", detail=unproven)
-    return Signed(path=wheel, record=record, keys=holding)
+    return record, holding, problems
 
 
 def _read_record(wheel: Path) -> tuple[Record, bytes]:
     place = wheel.with_name(wheel.name + RECORD_SUFFIX)
-    for needed in (wheel, place):
-        if not needed.is_file():
-            raise InputError(f"there is no file {needed}", hint="a wheel, its record and its signature lie together")
+    _require_there(place)
     data = place.read_bytes()
     return Record.from_json(data, str(place)), data
+
+
+def _require_there(path: Path) -> None:
+    if not path.is_file():
+        raise InputError(f"there is no file {path}", hint="a wheel, its record and its signature lie together")
 
 
 def package_problems(wheel: Path, record: Record) -> list[str]:
@@ -139,8 +204,7 @@ def package_problems(wheel: Path, record: Record) -> list[str]:
     problems = [f"the record names the file {facts.file}"] if facts.file != wheel.name else []
     if sha256_file(wheel) != facts.sha256:
         return [*problems, f"the record names the sha256 {facts.sha256}, which the wheel does not have"]
-    problems += missing_gates(record)
-    problems += [f"gate {gate.name} failed: {gate.detail}" for gate in record.gates if not gate.passed]
+    problems += _gate_problems(record)
     try:
         archive = read_wheel(wheel)
     except RepairError as error:
@@ -156,3 +220,8 @@ def package_problems(wheel: Path, record: Record) -> list[str]:
     if [hashlib.sha256(data).hexdigest() for data in bills] != [record.sbom]:
         problems.append("the bill of materials is not the one the record names")
     return problems
+
+
+def _gate_problems(record: Record) -> list[str]:
+    failed = [f"gate {gate.name} failed: {gate.detail}" for gate in record.gates if not gate.passed]
+    return [*missing_gates(record), *failed]

@@ -6,8 +6,8 @@ from hopperforge.model.image import DebianBase, Image, ImageFacts, RegistryBase
 from hopperforge.model.toolkit import HostCompiler, Toolkit, ToolkitFact
 from hopperforge.run.engine import Client, ContainerEngine, Engine, HostEngine
 from hopperforge.run.workspace import Workspace
-from hopperforge.stages.host_compiler import find_host_compiler
-from hopperforge.stages.image import find_image, image_compiler, image_toolkit, obtain_image
+from hopperforge.stages.host_compiler import ThisMachine, find_archivers, find_host_compiler
+from hopperforge.stages.image import find_image, image_archivers, image_compiler, image_toolkit, obtain_image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +18,12 @@ class Builder:
     image: Image | None
     toolkit: Toolkit
     compiler: HostCompiler
+
+    def archivers(self, workspace: Workspace) -> dict[str, str]:
+        """Give the versions of what makes static libraries there; ToolError where it is missing."""
+        if self.image is None:
+            return find_archivers(ThisMachine(workspace.environ))
+        return image_archivers(self.image, self.engine, workspace)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,7 @@ class FrontInputs:
 
     `toolkit` and `compiler` are where the engine's commands find them; `torch_fact` is None where the front binds to
     no torch, `jax_fact` where not to jax; `licences` are the texts that the package hands on, by name; `image` is None
-    on the host.
+    on the host; `archivers` are the versions of what makes the static library, where there is one.
     """
 
     build: Build
@@ -35,6 +35,7 @@ class FrontInputs:
     licences: Mapping[str, bytes] = field(default_factory=dict)
     engine: Engine = ON_HOST
     image: Image | None = None
+    archivers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def torch(self) -> TorchFact:

@@ -15,7 +15,7 @@ from typing import Final
 
 from hopperforge.errors import CompileError
 from hopperforge.model.cell import Build
-from hopperforge.model.front import Front, FrontKind
+from hopperforge.model.front import FrontKind
 from hopperforge.model.keys import content_key
 from hopperforge.model.pack import KernelPack
 from hopperforge.model.profile import Profile
@@ -35,6 +35,8 @@ from hopperforge.store.packs import read_pack
 
 _STANDARD: Final = "-std=c++17"
 _CUDART: Final = ("-l:libcudart_static.a", "-ldl", "-lrt", "-lpthread")
+_WEAKENED: Final = "weaken_unique=1"  # the number rises with every change of what it does to an object
+_AR: Final = "rcsD"
 _OUTSIDE: Final = "/out"
 _SOURCE: Final = "/src"
 _FRAMEWORK: Final = "/framework"
@@ -100,6 +102,12 @@ def archive_arguments(build: Build) -> tuple[str, ...]:
     return ("-r", "-nostdlib", "-Wl,--force-group-allocation", *wrap_arguments(build))
 
 
+def hide_arguments(build: Build) -> tuple[str, ...]:
+    """Make the arguments of the objcopy that hides in one object what the library does not show."""
+    shown = (f"--keep-global-symbol={pattern}" for pattern in build.recipe.front.symbols)
+    return ("--wildcard", *shown, "--strip-debug")
+
+
 def wrap_arguments(build: Build) -> tuple[str, ...]:
     """Have the sources stand in for symbols that kernels ask others for."""
     return tuple(f"-Wl,--wrap={name}" for name in sorted(build.recipe.front.wrap))
@@ -125,9 +133,14 @@ def front_flags(inputs: FrontInputs, headers: Headers | None) -> tuple[str, ...]
         *compile_arguments(inputs),
         *include_arguments(headers),
         *link_arguments(inputs.build, headers),
-        *(archive_arguments(inputs.build) if front.archive else ()),
+        *(archive_flags(inputs.build) if front.archive else ()),
         *programs,
     )
+
+
+def archive_flags(build: Build) -> tuple[str, ...]:
+    """List all that is done for the static library, in order, for keys and records."""
+    return (*archive_arguments(build), _WEAKENED, "objcopy", *hide_arguments(build), "ar", _AR)
 
 
 def own_build_key(inputs: FrontInputs, headers: Headers | None, kernels: str, sbom: str) -> str:
@@ -152,7 +165,7 @@ def own_build_key(inputs: FrontInputs, headers: Headers | None, kernels: str, sb
             "facts": {name: str(value) for name, value in build_facts(inputs).items()},
             "placeholders": placeholders(inputs),
             "flags": front_flags(inputs, headers),
-            "repair": {**repair_settings(excluded(build)), "auditwheel": version("auditwheel")},
+            "repair": repair_settings(excluded(build)),
             "package": [build.recipe.package.distribution, build.recipe.package.package, build.recipe.package.summary],
             "licence": EXPRESSION,
             "licences": licence_hashes(inputs),
@@ -160,15 +173,16 @@ def own_build_key(inputs: FrontInputs, headers: Headers | None, kernels: str, sb
             "toolkit": inputs.toolkit.key,
             "host_compiler": inputs.compiler.key,
             "epoch": inputs.source.pin.epoch,
-            "writers": own_writers(front),
+            "writers": own_writers(inputs),
             "image": "host" if inputs.image is None else inputs.image.id,
         },
     )
 
 
-def own_writers(front: Front) -> dict[str, str]:
-    """List what writes the bytes of a package beside the compilers, with versions."""
-    return last_writers(tarball=front.tarball)
+def own_writers(inputs: FrontInputs) -> dict[str, str]:
+    """List what writes the bytes of a package beside the compilers, with versions; repair is this machine's."""
+    last = last_writers(tarball=inputs.build.recipe.front.tarball)
+    return {"auditwheel": version("auditwheel"), **inputs.archivers, **last}
 
 
 def excluded(build: Build) -> frozenset[str]:
@@ -283,9 +297,8 @@ class _Bench:
         self._run(whole, str(self.inputs.compiler.path), *words)
         linked = self.folder / whole
         linked.write_bytes(weaken_unique(linked.read_bytes()))
-        shown = (f"--keep-global-symbol={pattern}" for pattern in build.recipe.front.symbols)
-        self._run(f"{whole}-hidden", "objcopy", "--wildcard", *shown, "--strip-debug", whole)
-        self._run(name, "ar", "rcsD", name, whole)
+        self._run(f"{whole}-hidden", "objcopy", *hide_arguments(build), whole)
+        self._run(name, "ar", _AR, name, whole)
         return self.folder / name
 
     def _program(self, place: str, sources: Iterable[str]) -> Path:

@@ -49,8 +49,8 @@ def front_flags(inputs: FrontInputs) -> tuple[str, ...]:
 
 def front_writers(inputs: FrontInputs) -> Mapping[str, str]:
     """List what writes a wheel's bytes beside the compilers, with versions."""
-    front = inputs.build.recipe.front
-    return front_own.own_writers(front) if front.kind.own else writers(inputs.image)
+    own = inputs.build.recipe.front.kind.own
+    return front_own.own_writers(inputs) if own else writers(inputs.image)
 
 
 def front_sources(inputs: FrontInputs) -> Mapping[str, str]:

@@ -15,6 +15,7 @@ from typing import Final, ParamSpec
 
 from packaging.metadata import parse_email
 from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
@@ -104,8 +105,18 @@ def _library(wheel: WheelArchive) -> Library:
 
 
 @gate("metadata")
-def metadata_gate(wheel: WheelArchive, *, distribution: str, version: str, requires: tuple[str, ...]) -> str:
-    """Check that file name, METADATA and WHEEL agree with each other and with what was ordered."""
+def metadata_gate(
+    wheel: WheelArchive,
+    *,
+    distribution: str,
+    version: str,
+    requires: tuple[str, ...],
+    requires_python: str | None = None,
+) -> str:
+    """Check that file name, METADATA and WHEEL agree with each other and with what was ordered.
+
+    `requires_python` is what the recipe says, None where there is no recipe to ask.
+    """
     try:
         name, number, build, tags = parse_wheel_filename(wheel.path.name)
     except InvalidWheelFilename as error:
@@ -118,6 +129,7 @@ def metadata_gate(wheel: WheelArchive, *, distribution: str, version: str, requi
             *_named("file name", name, str(number), distribution, version),
             *_named("METADATA", metadata.get("name", ""), metadata.get("version", ""), distribution, version),
             *_required(metadata.get("requires_dist", []), requires),
+            *(_for_python(metadata.get("requires_python", ""), requires_python) if requires_python else ()),
             *_tagged(wheel.text("WHEEL"), frozenset(map(str, tags))),
         ]
     )
@@ -142,6 +154,15 @@ def _required(found: Iterable[str], expected: Iterable[str]) -> Iterable[str]:
         same = False
     if not same:
         yield f"Requires-Dist is {sorted(found)}, expected {sorted(expected)}"
+
+
+def _for_python(found: str, expected: str) -> Iterable[str]:
+    try:
+        same = SpecifierSet(found) == SpecifierSet(expected)
+    except InvalidSpecifier:
+        same = False
+    if not same:
+        yield f"Requires-Python is {found or 'missing'}, expected {expected}"
 
 
 def _tagged(wheel_file: str, expected: frozenset[str]) -> Iterable[str]:

@@ -17,6 +17,7 @@ from hopperforge.model.toolkit import HostCompiler
 from hopperforge.run.files import sha256_file
 from hopperforge.run.process import run
 
+ARCHIVERS: Final = ("ar", "objcopy")
 _PROGRAMS: Final = ("cc1plus", "as", "ld")
 # libstdc++ and glibc say their versions in these headers' macros.
 _HEADERS: Final = ("-include", "cstddef", "-include", "features.h")
@@ -76,6 +77,18 @@ def find_host_compiler(environ: Mapping[str, str], gcc_max: int, *, machine: Mac
     fingerprint = {name: machine.sha256(part) for name, part in parts.items()}
     fingerprint |= {name: hashlib.sha256("\n".join(lines).encode()).hexdigest() for name, lines in texts.items()}
     return HostCompiler(path=path, version=version, fingerprint=fingerprint)
+
+
+def find_archivers(machine: Machine) -> dict[str, str]:
+    """Give the versions of the programs that make static libraries, by name; ToolError where one is missing."""
+    found = {}
+    for name in ARCHIVERS:
+        path = machine.find(name)
+        if path is None:
+            message = f"there is no {name} on PATH, and a static library is made with it"
+            raise ToolError(message, hint="apt-get install binutils")
+        found[name] = _ask(path, machine, "--version")[0].split()[-1]
+    return found
 
 
 def _find(environ: Mapping[str, str], machine: Machine) -> Path:

@@ -19,13 +19,13 @@ from hopperforge.model.image import Base, DebianBase, Image, ImageFacts, Registr
 from hopperforge.model.keys import JsonValue, canonical_json
 from hopperforge.model.toolkit import HostCompiler, Toolkit
 from hopperforge.run.download import fetch_all
-from hopperforge.run.engine import Client, Command, ContainerEngine
+from hopperforge.run.engine import Client, Command, ContainerEngine, Engine
 from hopperforge.run.files import Lock, make_folder, sha256_file, temporary_folder, write_atomic
 from hopperforge.run.process import run
 from hopperforge.run.workspace import Workspace
 from hopperforge.stages.base import find_base, obtain_base
 from hopperforge.stages.fingerprint import fingerprint
-from hopperforge.stages.host_compiler import find_host_compiler
+from hopperforge.stages.host_compiler import find_archivers, find_host_compiler
 from hopperforge.stages.toolkit import PARTS
 
 DOCKERFILE: Final = "Dockerfile.build"
@@ -177,10 +177,20 @@ def image_compiler(image: Image, gcc_max: int, engine: ContainerEngine, workspac
     return HostCompiler(path=Path(fields["path"]), version=fields["version"], fingerprint=fields["fingerprint"])
 
 
-class ContainerShell:
-    """Looks at the inside of an image: what `find_host_compiler` wants of a machine."""
+def image_archivers(image: Image, engine: Engine, workspace: Workspace) -> dict[str, str]:
+    """Give the versions of what makes static libraries in the image, asked once as `image_compiler` does."""
+    known = workspace.cache / "images" / f"{image.id}-archivers.json"
+    if not known.is_file():
+        versions: JsonValue = dict(find_archivers(ContainerShell(engine)))
+        write_atomic(known, canonical_json(versions))
+    found: dict[str, str] = json.loads(known.read_bytes())
+    return found
 
-    def __init__(self, engine: ContainerEngine) -> None:
+
+class ContainerShell:
+    """Looks at the inside of an image: what `find_host_compiler` and `find_archivers` want of a machine."""
+
+    def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def find(self, program: str) -> Path | None:

@@ -16,6 +16,7 @@ from hopperforge.run.files import make_folder, write_atomic
 from hopperforge.run.process import run
 from hopperforge.run.workspace import Workspace
 from hopperforge.stages.front_inputs import IMAGE_WRITERS, last_writers, packaging_writers
+from hopperforge.stages.host_compiler import ARCHIVERS
 from hopperforge.stages.wheel_archive import read_wheel
 
 FETCHED: Final = ("files", "sources", "toolkits", "torches", "bases")
@@ -101,10 +102,11 @@ def rebuild(
 def other_writers(record: Record, in_images: Mapping[str, str]) -> list[str]:
     """List the tools that wrote a record's wheel and are of another version here, where `in_images` has the images'.
 
-    A wheel that another compressor packed, as the zlib of a Python did before one was pinned, is a case of it.
+    A wheel that another compressor packed, as the zlib of a Python did before one was pinned, is a case of it. What
+    makes static libraries comes with the compiler, and is compared where that is: with what was built again.
     """
-    then = record.front.tools
-    binding = in_images if record.image else packaging_writers()
+    then = {name: version for name, version in record.front.tools.items() if name not in ARCHIVERS}
+    binding = in_images if record.image and not record.front.kind.own else packaging_writers()
     now = last_writers(tarball=record.tarball is not None) | {
         name: binding[name] for name in IMAGE_WRITERS if name in then and name in binding
     }

@@ -96,7 +96,13 @@ def _look(
     distribution, front = build.recipe.package.distribution, build.recipe.front
     programs = frozenset(f"{build.recipe.package.package}/{place}" for place in front.programs)
     return (
-        gates.metadata_gate(wheel, distribution=distribution, version=build.version, requires=requires),
+        gates.metadata_gate(
+            wheel,
+            distribution=distribution,
+            version=build.version,
+            requires=requires,
+            requires_python=front.requires_python,
+        ),
         gates.record_gate(wheel),
         sbom_gate(wheel, contents=contents),
         licences_gate(wheel, licences=contents.licences),

@@ -20,19 +20,6 @@ SHA256 = "a" * 64
 GIT_HASH = "b" * 40
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    for name, place in (
-        ("bases", "image"),
-        ("matrix", "."),
-        ("recipe", "recipes/small"),
-        ("upstream", "flash-attention"),
-    ):
-        (tmp_path / place).mkdir(parents=True, exist_ok=True)
-        shutil.copy(GOOD / f"{name}.yaml", tmp_path / place)
-    return tmp_path
-
-
 def edit(path: Path, old: str, new: str) -> None:
     text = path.read_text(encoding="utf-8")
     assert old in text

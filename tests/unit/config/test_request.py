@@ -1,6 +1,5 @@
 """Words of a command: what they are read as, and what is said of the wrong ones."""
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,20 +12,10 @@ from hopperforge.model.front import Front, FrontKind
 from hopperforge.model.request import Cluster, Kernels, Merge, Request, ToolkitChoice
 from hopperforge.model.versions import PythonVersion, ToolkitVersion, TorchVersion
 
-GOOD = Path(__file__).parents[2] / "data" / "config" / "good"
-
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
-    for name, place in (
-        ("bases", "image"),
-        ("matrix", "."),
-        ("recipe", "recipes/small"),
-        ("upstream", "flash-attention"),
-    ):
-        (tmp_path / place).mkdir(parents=True, exist_ok=True)
-        shutil.copy(GOOD / f"{name}.yaml", tmp_path / place)
-    return load_project(tmp_path)
+def project(root: Path) -> Project:
+    return load_project(root)
 
 
 def refusal(words: str, project: Project) -> InputError:

@@ -38,7 +38,8 @@ def flash_attention(
 
     Shapes: query (batch, seqlen_q, heads, head_dim), key (batch, seqlen_k, heads_k, head_dim), value (batch, seqlen_k,
     heads_k, head_dim_v); heads_k divides heads, and query head h uses key head h // (heads // heads_k). The result is
-    (batch, seqlen_q, heads, head_dim_v).
+    (batch, seqlen_q, heads, head_dim_v). No axis may be of length 0, but one that vmap takes away may: the result is
+    empty then.
 
     Dtypes: float16 or bfloat16, one for all three; the result has the same, sums are float32. Head dims are multiples
     of 8 up to what the profile holds, see `fa3_jax.build_info()`.

@@ -60,13 +60,24 @@ def _whole(options: Options, heads: int, heads_k: int, *, backward: bool) -> Cal
 def _folded(
     call: Callable[..., Any], count: int, size: int, batched: Sequence[bool], *arrays: jax.Array
 ) -> tuple[Arrays, tuple[bool, ...]]:
-    """Dense: one call of `size` times the batch, its first axis being the two of them."""
+    """Dense: one call of `size` times the batch, its first axis being the two of them; none where `size` is 0."""
+    if size == 0:
+        return _nothing(call, batched, *arrays), (True,) * count
     whole = [
         array if is_batched else jnp.broadcast_to(array, (size, *array.shape))
         for array, is_batched in zip(arrays, batched, strict=True)
     ]
     results = call(*(array.reshape(-1, *array.shape[2:]) for array in whole))
     return tuple(result.reshape(size, -1, *result.shape[1:]) for result in results), (True,) * count
+
+
+def _nothing(call: Callable[..., Any], batched: Sequence[bool], *arrays: jax.Array) -> Arrays:
+    """The results of no call at all, of the shapes that each call would give."""
+    one = [
+        jax.ShapeDtypeStruct(array.shape[1:] if is_batched else array.shape, array.dtype)
+        for array, is_batched in zip(arrays, batched, strict=True)
+    ]
+    return tuple(jnp.zeros((0, *result.shape), result.dtype) for result in jax.eval_shape(call, *one))
 
 
 def _sequential(

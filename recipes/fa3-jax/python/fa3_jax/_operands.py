@@ -28,7 +28,7 @@ def require_operands(query: Shaped, key: Shaped, value: Shaped, *, packed: bool)
     """Refuse arrays that do not belong together.
 
     Dense: query (batch, seqlen_q, heads, head_dim), key (batch, seqlen_k, heads_k, head_dim), value (batch, seqlen_k,
-    heads_k, head_dim_v). Packed: the same with (total, ...) in place of (batch, seqlen, ...).
+    heads_k, head_dim_v). Packed: the same with (total, ...) in place of (batch, seqlen, ...). No axis is of length 0.
     """
     names = {"query": query, "key": key, "value": value}
     axes = "(tokens, heads, head_dim)" if packed else "(batch, seqlen, heads, head_dim)"
@@ -36,6 +36,8 @@ def require_operands(query: Shaped, key: Shaped, value: Shaped, *, packed: bool)
         if len(array.shape) != (3 if packed else 4):
             raise ValueError(f"{name} must be {axes}, and has shape {array.shape}")
     _require_one_dtype(names)
+    if any(0 in array.shape for array in names.values()):
+        raise ValueError(f"no axis of query, key and value may be of length 0: {_shapes(names)}")
     if not packed and len({array.shape[0] for array in names.values()}) != 1:
         raise ValueError(f"query, key and value must be of one batch: {_shapes(names)}")
     if key.shape[:-1] != value.shape[:-1]:
@@ -43,7 +45,7 @@ def require_operands(query: Shaped, key: Shaped, value: Shaped, *, packed: bool)
     if query.shape[-1] != key.shape[-1]:
         raise ValueError(f"query and key must have the same head_dim: {_shapes(names)}")
     heads, heads_k = query.shape[-2], key.shape[-2]
-    if heads_k == 0 or heads % heads_k:
+    if heads % heads_k:
         raise ValueError(f"the heads of key and value must divide those of query: {_shapes(names)}")
 
 
