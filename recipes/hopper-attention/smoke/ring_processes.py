@@ -1,0 +1,74 @@
+"""One process of a ring: its shard against the same attention over the whole sequence, which it computes as well."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from hopper_attention import attention, dilated_attention
+from hopper_attention.ring import ring_attention, ring_dilated_attention
+
+SHARD = 8
+PAIRS = [((8,), (2,)), ((4, 16), (1, 2)), ((4, 8, 16), (1, 2, 4)), ((16,), (4,)), ((64,), (1,)), ((2, 32), (1, 8))]
+
+
+def main(rank: int, world: int, meeting: str) -> None:
+    """Compare every case; an assertion that fails ends the process, and with it the test."""
+    on_gpu = torch.cuda.device_count() >= world
+    device = torch.device("cuda", rank) if on_gpu else torch.device("cpu")
+    if on_gpu:
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if on_gpu else "gloo", init_method=meeting, rank=rank, world_size=world)
+    try:
+        for causal in (False, True):
+            compare((rank, world), device, causal, (ring_attention, attention), {})
+            for lengths, rates in PAIRS:
+                words = {"segment_lengths": lengths, "dilation_rates": rates}
+                compare((rank, world), device, causal, (ring_dilated_attention, dilated_attention), words)
+        refuse(device)
+    finally:
+        dist.destroy_process_group()
+
+
+def compare(
+    ranks: tuple[int, int], device: torch.device, causal: bool, functions: tuple[Any, Any], words: dict[str, Any]
+) -> None:
+    """Outputs and gradients of a shard equal those of the whole; the same numbers on every rank."""
+    (rank, world), (ring, whole) = ranks, functions
+    torch.manual_seed(3)
+    dtype = torch.float32 if device.type == "cuda" else torch.float64
+    sizes = [(2, world * SHARD, heads, 8) for heads in (4, 2, 2)]
+    inputs = [torch.randn(size, dtype=torch.float64).to(device, dtype).requires_grad_() for size in sizes]
+    pull = torch.randn(2, world * SHARD, 4, 8, dtype=torch.float64).to(device, dtype)
+    wanted = whole(*inputs, causal=causal, **words)
+    right = torch.autograd.grad((wanted * pull).sum(), inputs)
+    here = slice(rank * SHARD, (rank + 1) * SHARD)
+    shards = [tensor.detach()[:, here].clone().requires_grad_() for tensor in inputs]
+    out = ring(*shards, causal=causal, **words)
+    assert out.dtype == dtype
+    near(out, wanted[:, here])
+    for found, of_whole in zip(torch.autograd.grad((out * pull[:, here]).sum(), shards), right, strict=True):
+        near(found, of_whole[:, here])
+
+
+def near(found: torch.Tensor, wanted: torch.Tensor) -> None:
+    """Equal but for rounding."""
+    tolerance = 1e-11 if found.dtype == torch.float64 else 1e-4
+    assert (found - wanted).abs().max().item() <= tolerance, (found - wanted).abs().max()
+
+
+def refuse(device: torch.device) -> None:
+    """Segments that do not fit the shards are refused by every rank, before any of them waits for another."""
+    q = torch.randn(1, SHARD, 2, 8, device=device)
+    for length, rate, said in ((3, 1, "do not fill"), (12, 1, "a multiple of the shard's"), (16, 3, "one of the rate")):
+        with pytest.raises(ValueError, match=said):
+            ring_dilated_attention(q, q, q, segment_lengths=(length,), dilation_rates=(rate,))
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
