@@ -66,7 +66,7 @@ def test_every_call_there_is_gets_the_fastest_backend_that_can_do_all_of_it(rule
 
 
 def test_every_combination_of_features_is_taken_by_a_backend_that_has_them_all(rules: ModuleType) -> None:
-    """All 16 384 of them on the GPU with the most backends."""
+    """All 32 768 of them on the GPU with the most backends."""
     found = everywhere(rules)
     features = rules.FEATURES
     for bits in range(2 ** len(features)):
@@ -143,6 +143,8 @@ def test_forward_only_kernels_are_never_given_a_call_with_gradients(rules: Modul
         ("flash_attn", [], (9, 0), "bfloat16", 60, "its head dims are multiples of 8, and this is 60"),
         ("flash_attn", ["MASK", "BIAS"], (9, 0), "float16", 64, "it has no mask and no bias"),
         ("flash_attn", ["SOFTCAP", "DROPOUT"], (9, 0), "float16", 64, "it has no softcap together with dropout"),
+        ("fa3_fwd", ["GRADIENTS", "DETERMINISTIC"], (9, 0), "bfloat16", 256, "every run of head dims above 192"),
+        ("flash_attn", ["DROPOUT", "DROPOUT_OF_ALL"], (9, 0), "bfloat16", 64, "it has no dropout of every weight"),
         ("flash_attn", ["GRADIENTS"], (8, 9), "float16", 256, "its backward pass of head dims above 192"),
         ("sdpa_efficient", [], (7, 5), "bfloat16", 64, "it takes bfloat16 from compute capability 8.0 on, and this is"),
         ("sdpa_cudnn", ["UNALIGNED"], (9, 0), "bfloat16", 64, "it has no causal mask aligned with the last key"),

@@ -30,6 +30,7 @@ def main(rank: int, world: int, meeting: str) -> None:
                 words = {"segment_lengths": lengths, "dilation_rates": rates}
                 compare((rank, world), device, causal, (ring_dilated_attention, dilated_attention), words)
         refuse(device)
+        refuse_second_derivatives(device)
     finally:
         dist.destroy_process_group()
 
@@ -67,6 +68,14 @@ def refuse(device: torch.device) -> None:
     for length, rate, said in ((3, 1, "do not fill"), (12, 1, "a multiple of the shard's"), (16, 3, "one of the rate")):
         with pytest.raises(ValueError, match=said):
             ring_dilated_attention(q, q, q, segment_lengths=(length,), dilation_rates=(rate,))
+
+
+def refuse_second_derivatives(device: torch.device) -> None:
+    """A gradient of a gradient is refused, not left out."""
+    q = torch.randn(1, SHARD, 2, 8, device=device, requires_grad=True)
+    (gradient,) = torch.autograd.grad(ring_attention(q, q, q).square().sum(), q, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
 
 
 if __name__ == "__main__":

@@ -182,6 +182,7 @@ def _needs(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, words: Words) -> t
         _rules.WINDOW: words.window is not None,
         _rules.SOFTCAP: words.softcap > 0.0,
         _rules.DROPOUT: words.dropout > 0.0,
+        _rules.DROPOUT_OF_ALL: words.dropout == 1.0,
         _rules.MASK: words.mask is not None,
         _rules.BIAS: words.bias is not None,
         _rules.BIAS_GRADIENT: bias_gradient,

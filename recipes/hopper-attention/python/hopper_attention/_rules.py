@@ -18,6 +18,7 @@ UNALIGNED = "causal mask aligned with the last key"
 WINDOW = "sliding window"
 SOFTCAP = "softcap"
 DROPOUT = "dropout"
+DROPOUT_OF_ALL = "dropout of every weight"
 MASK = "mask"
 BIAS = "bias"
 BIAS_GRADIENT = "gradient of the bias"
@@ -34,6 +35,7 @@ FEATURES = (
     WINDOW,
     SOFTCAP,
     DROPOUT,
+    DROPOUT_OF_ALL,
     MASK,
     BIAS,
     BIAS_GRADIENT,
@@ -63,9 +65,9 @@ class Backend:
 
     `package` is the distribution it comes in. `dtypes` maps each dtype it takes to the oldest compute capability for
     it. `newest` is the newest capability it runs on, None where there is no bound; `anywhere` says whether it also
-    takes tensors that are on no NVIDIA GPU. `multiple` and `largest` bound head dims; without `wide_backward`,
-    gradients of those above 192 need a GPU with the shared memory of a data centre's. `apart` are pairs of features
-    that it has, but not together.
+    takes tensors that are on no NVIDIA GPU. `multiple` and `largest` bound head dims, `deterministic` those whose
+    gradients can be the same every run; without `wide_backward`, gradients of those above 192 need a GPU with the
+    shared memory of a data centre's. `apart` are pairs of features that it has, but not together.
     """
 
     name: str
@@ -78,6 +80,7 @@ class Backend:
     multiple: int = 1
     largest: int | None = None
     wide_backward: bool = True
+    deterministic: int | None = None
     apart: tuple[tuple[str, str], ...] = ()
 
 
@@ -160,6 +163,7 @@ BACKENDS: Mapping[str, Backend] = {
             newest=_HOPPER,
             multiple=8,
             largest=256,
+            deterministic=192,
             features=_FA3_FEATURES,
         ),
         Backend(
@@ -170,6 +174,7 @@ BACKENDS: Mapping[str, Backend] = {
             newest=_HOPPER,
             multiple=8,
             largest=256,
+            deterministic=192,
             features=_FA3_FEATURES,
         ),
         Backend(
@@ -313,6 +318,8 @@ def _feature_reason(backend: Backend, call: Call) -> str | None:
         return f"it has no {' and no '.join(lacking)}"
     if call.dtype == FLOAT8 and GRADIENTS in call.needs:
         return "it has no backward pass of float8"
+    if DETERMINISTIC in call.needs and backend.deterministic is not None and call.head_dim > backend.deterministic:
+        return f"it has no {DETERMINISTIC} of head dims above {backend.deterministic}"
     wide = call.head_dim > _WIDE and GRADIENTS in call.needs and call.capability not in _LARGE_SHARED
     if wide and call.capability is not None and not backend.wide_backward:
         return (

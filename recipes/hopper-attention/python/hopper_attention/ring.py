@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.autograd.function import once_differentiable
 
 from ._dilated import Dilation, Selection, Settings, attend, check_lengths, dilations, local_part, put_together
 from ._merge import Part, by_rows, merge
@@ -161,6 +162,7 @@ class _Rotating(torch.autograd.Function):
         return out, lse
 
     @staticmethod
+    @once_differentiable
     def backward(
         ctx: Any, *gradients: torch.Tensor
     ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None, None, None]:
