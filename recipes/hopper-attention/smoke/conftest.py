@@ -37,6 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(folder)
     sys.path.insert(0, str(folder))
+    torch.set_num_threads(1)  # tensors are tiny, and threads would wait for each other
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
