@@ -66,7 +66,7 @@ def test_every_call_there_is_gets_the_fastest_backend_that_can_do_all_of_it(rule
 
 
 def test_every_combination_of_features_is_taken_by_a_backend_that_has_them_all(rules: ModuleType) -> None:
-    """All 32 768 of them on the GPU with the most backends."""
+    """All 65 536 of them on the GPU with the most backends."""
     found = everywhere(rules)
     features = rules.FEATURES
     for bits in range(2 ** len(features)):

@@ -138,6 +138,7 @@ def test_autocast_casts_as_torch_does(device: torch.device) -> None:
         (lambda q, k, v: (q, k[:, :, :3], v[:, :, :3]), "q has 4 heads, which is no multiple of the 3 of k and v"),
         (lambda q, k, v: (q[..., :0], k[..., :0], v), "head_dim 0"),
         (lambda q, k, v: (q.int(), k.int(), v.int()), "should be of a floating point dtype"),
+        (lambda q, k, v: (q, k.to_sparse(), v), "k is torch.sparse_coo"),
         (lambda q, k, v: (q, k.to("meta"), v), "they should be on one device"),
     ],
 )

@@ -166,6 +166,22 @@ def test_dropout_drops_weights_and_keeps_the_mean(value: float, device: torch.de
         assert out.std().item() > 0.02
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("grad", [False, True], ids=["forward", "backward"])
+def test_a_bias_is_not_rounded_to_the_dtype_of_q(dtype: torch.dtype, grad: bool, device: torch.device) -> None:
+    """2049 is 1 above 2048, which neither dtype tells apart; -70000, for float16 too much, is 0 where all are."""
+    q, k, v = tensors((16, 16, 2, 2, 16, 16), dtype, device)
+    bias = torch.where(torch.rand(2, 16, 16, device=device) > 0.5, 2049.0, 2048.0)
+    bias[:, 0] = -70000.0
+    wanted, _ = reference(q.cpu().double(), k.cpu().double(), v.cpu().double(), bias=(bias - 2048.0).cpu().double())
+    shifted, _ = reference(q.cpu().double(), k.cpu().double(), v.cpu().double())
+    wanted[:, 0] = shifted[:, 0]
+    q = q.requires_grad_(grad)
+    assert explain(q, k, v, bias=bias, backend="sdpa_math").chosen is None
+    for name in usable([q, k, v], {"bias": bias}):
+        near(attention(q, k, v, bias=bias, backend=name), wanted, DTYPES[dtype])
+
+
 def test_float8_is_computed_wide(device: torch.device) -> None:
     inputs = [tensor.to(torch.float8_e4m3fn) for tensor in tensors((16, 16, 2, 2, 16, 16), torch.float32, device)]
     wanted, _ = reference(*(tensor.cpu().double() for tensor in inputs))

@@ -185,6 +185,7 @@ def _needs(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, words: Words) -> t
         _rules.DROPOUT_OF_ALL: words.dropout == 1.0,
         _rules.MASK: words.mask is not None,
         _rules.BIAS: words.bias is not None,
+        _rules.WIDE_BIAS: words.bias is not None and torch.promote_types(words.bias.dtype, q.dtype) != q.dtype,
         _rules.BIAS_GRADIENT: bias_gradient,
         _rules.GRADIENTS: gradients or bias_gradient,
         _rules.LSE: words.lse,

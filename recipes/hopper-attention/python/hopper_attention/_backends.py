@@ -67,7 +67,7 @@ def _run_fp32(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, words: Words) -
         v,
         causal=words.causal,
         softmax_scale=words.scale,
-        bias=words.bias,
+        bias=None if words.bias is None else words.bias.to(q.dtype),
         mask=words.mask,
         dropout=words.dropout,
         return_lse=words.lse,

@@ -21,6 +21,7 @@ DROPOUT = "dropout"
 DROPOUT_OF_ALL = "dropout of every weight"
 MASK = "mask"
 BIAS = "bias"
+WIDE_BIAS = "bias of a dtype that q's cannot hold"
 BIAS_GRADIENT = "gradient of the bias"
 GRADIENTS = "backward pass"
 LSE = "log-sum-exp"
@@ -38,6 +39,7 @@ FEATURES = (
     DROPOUT_OF_ALL,
     MASK,
     BIAS,
+    WIDE_BIAS,
     BIAS_GRADIENT,
     GRADIENTS,
     LSE,
@@ -194,7 +196,7 @@ BACKENDS: Mapping[str, Backend] = {
             package="flash-attn-fp32",
             dtypes={FLOAT32: _VOLTA},
             largest=128,
-            features=EVERYTHING - {WINDOW, SOFTCAP, BIAS_GRADIENT, EMPTY},
+            features=EVERYTHING - {WINDOW, SOFTCAP, WIDE_BIAS, BIAS_GRADIENT, EMPTY},
         ),
         Backend(
             name="sdpa_cudnn",
@@ -229,7 +231,7 @@ BACKENDS: Mapping[str, Backend] = {
             package=PYTORCH,
             dtypes=dict.fromkeys((BFLOAT16, FLOAT16, FLOAT32, FLOAT64), _ANY),
             anywhere=True,
-            features=EVERYTHING - {SOFTCAP, LSE, LSE_GRADIENT, EMPTY},
+            features=EVERYTHING - {SOFTCAP, WIDE_BIAS, LSE, LSE_GRADIENT, EMPTY},
         ),
         Backend(
             name="eager",

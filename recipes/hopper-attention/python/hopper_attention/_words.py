@@ -102,7 +102,9 @@ def check_tensors(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
 def _check_alike(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
     if not q.dtype.is_floating_point:
         raise TypeError(f"q, k and v are {q.dtype}, and should be of a floating point dtype")
-    for name, tensor in (("k", k), ("v", v)):
+    for name, tensor in (("q", q), ("k", k), ("v", v)):
+        if tensor.layout != torch.strided:
+            raise TypeError(f"{name} is {tensor.layout} and should be torch.strided: neither sparse nor nested")
         if tensor.device != q.device:
             raise ValueError(f"q is on {q.device} and {name} on {tensor.device}: they should be on one device")
         if tensor.dtype != q.dtype:
