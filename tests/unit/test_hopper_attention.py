@@ -3,6 +3,7 @@
 What needs torch, numbers above all, is in recipes/hopper-attention/smoke, which an integration test runs.
 """
 
+import ast
 import importlib.util
 import itertools
 import sys
@@ -12,7 +13,8 @@ from types import ModuleType
 
 import pytest
 
-RULES = Path(__file__).parents[2] / "recipes" / "hopper-attention" / "python" / "hopper_attention" / "_rules.py"
+RECIPES = Path(__file__).parents[2] / "recipes"
+RULES = RECIPES / "hopper-attention" / "python" / "hopper_attention" / "_rules.py"
 CAPABILITIES = [None, (7, 0), (7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0)]
 DTYPES = ["bfloat16", "float16", "float32", "float64", "float8_e4m3fn"]
 HEAD_DIMS = [40, 60, 64, 128, 192, 256, 512]
@@ -207,3 +209,21 @@ def test_every_order_has_every_backend_once(rules: ModuleType) -> None:
 def test_the_smallest_fallback_has_every_feature(rules: ModuleType) -> None:
     assert rules.BACKENDS["eager"].features == set(rules.FEATURES)
     assert rules.speed_order((9, 0))[-1] == "eager"
+
+
+def test_our_own_packages_are_called_by_words_they_have() -> None:
+    """The call of flash_attention against its definition in the recipe that ships it."""
+    calls = ast.walk(ast.parse(RULES.with_name("_backends.py").read_text(encoding="utf-8")))
+    (words,) = (
+        {keyword.arg for keyword in node.keywords}
+        for node in calls
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "flash_attention"
+    )
+    source = RECIPES / "flash-attn-fp32" / "python" / "flash_attention" / "_attention.py"
+    (function,) = (
+        node
+        for node in ast.parse(source.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.FunctionDef) and node.name == "flash_attention"
+    )
+    assert words <= {argument.arg for argument in function.args.kwonlyargs}
+    assert {"causal", "softmax_scale", "return_lse"} <= words

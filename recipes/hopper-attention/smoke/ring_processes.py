@@ -29,6 +29,7 @@ def main(rank: int, world: int, meeting: str) -> None:
             for lengths, rates in PAIRS:
                 words = {"segment_lengths": lengths, "dilation_rates": rates}
                 compare((rank, world), device, causal, (ring_dilated_attention, dilated_attention), words)
+            drop(rank, device, causal)
         refuse(device)
         refuse_second_derivatives(device)
     finally:
@@ -54,6 +55,45 @@ def compare(
     near(out, wanted[:, here])
     for found, of_whole in zip(torch.autograd.grad((out * pull[:, here]).sum(), shards), right, strict=True):
         near(found, of_whole[:, here])
+
+
+def drop(rank: int, device: torch.device, causal: bool) -> None:
+    """With dropout the gradients are those of what forward drew: a small step changes all ranks' sum as they say."""
+    torch.manual_seed(3 + rank)
+    dtype = torch.float32 if device.type == "cuda" else torch.float64
+    shards = [torch.randn(2, SHARD, heads, 8, device=device, dtype=dtype) for heads in (4, 2, 2)]
+    ways = [torch.randn_like(tensor) for tensor in shards]
+    pull = torch.randn(2, SHARD, 4, 8, device=device, dtype=dtype)
+    words = {"segment_lengths": (4, 4 * SHARD), "dilation_rates": (1, 2)}
+
+    def total(step: float, inputs: list[torch.Tensor]) -> torch.Tensor:
+        torch.manual_seed(5 + rank)
+        moved = [tensor + step * way for tensor, way in zip(inputs, ways, strict=True)]
+        return (ring_dilated_attention(*moved, causal=causal, dropout=0.4, **words) * pull).sum()
+
+    leaves = [tensor.clone().requires_grad_() for tensor in shards]
+    loss = total(0.0, leaves)
+    torch.rand(7, device=device)
+    drawn = state_of(device)
+    gradients = torch.autograd.grad(loss, leaves)
+    assert torch.equal(state_of(device), drawn)  # replaying leaves the generator as it was
+    step = 1e-2 if dtype == torch.float32 else 1e-5
+    sums = torch.stack(
+        [
+            (total(step, shards) - total(-step, shards)).detach() / (2 * step),
+            torch.stack([(one * way).sum() for one, way in zip(gradients, ways, strict=True)]).sum(),
+            (total(0.0, shards) - (ring_dilated_attention(*shards, causal=causal, **words) * pull).sum()).abs(),
+        ]
+    )
+    dist.all_reduce(sums)
+    slope, told, changed = sums.tolist()
+    assert abs(slope - told) <= (0.05 if dtype == torch.float32 else 1e-6) * max(1.0, abs(told)), (slope, told)
+    assert changed > 0.1
+
+
+def state_of(device: torch.device) -> torch.Tensor:
+    """The generator's state."""
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
 
 
 def near(found: torch.Tensor, wanted: torch.Tensor) -> None:

@@ -8,7 +8,8 @@ passes them on, so that no rank waits for another that has gone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -61,15 +62,17 @@ def ring_attention(
     *,
     causal: bool = False,
     scale: float | None = None,
+    dropout: float = 0.0,
     group: dist.ProcessGroup | None = None,
     backend: str | Sequence[str] | None = None,
 ) -> torch.Tensor:
     """Attend over the whole sequence of which each rank of `group` has a shard; q, k and v as for `attention`.
 
-    Shards must be of one length on all ranks, and all ranks must call it, forward and backward.
+    Shards must be of one length on all ranks, and all ranks must call it, forward and backward. With dropout each rank
+    draws from a generator of its own, which should be seeded differently on each.
     """
     check_lengths(q, k)
-    settings = Settings(causal=causal, scale=scale, dropout=0.0, backend=backend, lse=True)
+    settings = Settings(causal=causal, scale=scale, dropout=dropout, backend=backend, lse=True)
     ring = Ring.of_segment(group, dist.get_world_size(group))
     return _rotated(q, k, v, ring, settings)[0].to(q.dtype)
 
@@ -83,19 +86,21 @@ def ring_dilated_attention(
     dilation_rates: Sequence[int],
     causal: bool = False,
     scale: float | None = None,
+    dropout: float = 0.0,
     group: dist.ProcessGroup | None = None,
     backend: str | Sequence[str] | None = None,
 ) -> torch.Tensor:
     """`dilated_attention` over the whole sequence of which each rank of `group` has a shard.
 
     A segment lies in one shard, or is a whole number of shards that its rate divides: ValueError else. Of segments over
-    several shards only the selected positions travel. There is no dropout.
+    several shards only the selected positions travel. Of dropout the same is true as in
+    `ring_attention`.
     """
     check_lengths(q, k)
     pairs = dilations(segment_lengths, dilation_rates)
     for pair in pairs:
         _check_fit(pair, q.shape[1])
-    settings = Settings(causal=causal, scale=scale, dropout=0.0, backend=backend, lse=True)
+    settings = Settings(causal=causal, scale=scale, dropout=dropout, backend=backend, lse=True)
     return put_together([_part(q, k, v, pair=pair, settings=settings, group=group) for pair in pairs], q.dtype)
 
 
@@ -150,14 +155,16 @@ class _Rotating(torch.autograd.Function):
         ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, ring: Ring, settings: Settings
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Go round with keys and values; the first step is this rank's own."""
-        ctx.words = ring, settings
-        out, lse = merge([_lse_of(attend(q, k, v, settings))])
+        states = [_random_state(q.device)]
+        out, lse = merge([_attend_step((q, k, v), settings)])
         keys, values = k, v
         for step in range(1, ring.size):
             keys, values = ring.pass_on(keys, values)
+            states.append(_random_state(q.device))
             if _sees(ring, settings, step):
-                part = _lse_of(attend(q, keys, values, _of_step(settings, step)))
+                part = _attend_step((q, keys, values), _of_step(settings, step))
                 out, lse = merge([(out, lse), part])
+        ctx.words = ring, settings, states
         ctx.save_for_backward(q, k, v, out, lse)
         return out, lse
 
@@ -167,13 +174,14 @@ class _Rotating(torch.autograd.Function):
         ctx: Any, *gradients: torch.Tensor
     ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None, None, None]:
         """Go round with keys, values and their gradients, which are at home after as many steps as there are ranks."""
-        ring, settings = ctx.words
+        ring, settings, states = ctx.words
         q, k, v, out, lse = ctx.saved_tensors
         dq, dk, dv = (torch.zeros_like(tensor, dtype=out.dtype) for tensor in (q, k, v))
         for step in range(ring.size):
             if _sees(ring, settings, step):
-                of_q, of_k, of_v = _step_gradients((q, k, v), (out, lse), gradients, _of_step(settings, step))
-                dq, dk, dv = dq + of_q, dk + of_k, dv + of_v
+                with _replayed(q.device, states[step]):
+                    steps = _step_gradients((q, k, v), (out, lse), gradients, _of_step(settings, step))
+                dq, dk, dv = dq + steps[0], dk + steps[1], dv + steps[2]
             k, v, dk, dv = ring.pass_on(k, v, dk, dv)
         return dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype), None, None
 
@@ -193,6 +201,36 @@ def _lse_of(part: tuple[torch.Tensor, torch.Tensor | None]) -> Part:
     if lse is None:  # never with Settings.lse; said for type checkers
         raise TypeError("attention returned no log-sum-exp")
     return out, lse
+
+
+def _attend_step(inputs: tuple[torch.Tensor, ...], settings: Settings) -> Part:
+    """Attend to the keys of one step, without a graph.
+
+    With dropout the backend is the one that backward will have, for no two drop the same weights of one seed.
+    """
+    q, k, v = inputs
+    if settings.dropout == 0.0:
+        return _lse_of(attend(q, k, v, settings))
+    with torch.enable_grad():
+        q, k, v = (tensor.detach().requires_grad_() for tensor in inputs)
+        out, lse = _lse_of(attend(q, k, v, settings))
+    return out.detach(), lse.detach()
+
+
+def _random_state(device: torch.device) -> torch.Tensor:
+    """The state of the generator that dropout on a device draws from."""
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+@contextmanager
+def _replayed(device: torch.device, state: torch.Tensor) -> Iterator[None]:
+    """Draw what was drawn from a state on, and leave the generator as it was."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        if device.type == "cuda":
+            torch.cuda.set_rng_state(state, device)
+        else:
+            torch.set_rng_state(state)
+        yield
 
 
 def _step_gradients(
