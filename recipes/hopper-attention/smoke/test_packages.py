@@ -7,13 +7,14 @@ anywhere; that the packages' kernels agree is for `test_numerics` on a GPU that 
 from __future__ import annotations
 
 import sys
-from types import ModuleType
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from hopper_attention._backends import run_backend
-from hopper_attention._machine import MODULES
+from hopper_attention._machine import FUNCTIONS, NAMES, find
 from hopper_attention._words import settle
 from reference import reference, within
 
@@ -100,16 +101,16 @@ def in_float32(
     return (out, lse) if return_lse else out
 
 
-FUNCTIONS = {
-    "fa3_fwd": ("flash_attn_func", third),
-    "flash_attn_3": ("flash_attn_func", third),
-    "flash_attn": ("flash_attn_func", second),
-    "flash_attention": ("flash_attention", in_float32),
+STAND_INS: dict[str, Callable[..., Any]] = {
+    "fa3_fwd": third,
+    "flash_attn_3": third,
+    "flash_attn": second,
+    "flash_attention": in_float32,
 }
 
 
 def test_every_package_has_its_stand_in() -> None:
-    assert FUNCTIONS.keys() == MODULES.keys()
+    assert STAND_INS.keys() == NAMES.keys()
 
 
 @pytest.mark.parametrize("lse", [False, True], ids=["out", "lse"])
@@ -118,9 +119,7 @@ def test_every_package_has_its_stand_in() -> None:
 def test_a_package_is_told_what_was_asked(
     backend: str, words: dict[str, Any], lengths: tuple[int, int], lse: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = ModuleType(MODULES[backend])
-    setattr(module, *FUNCTIONS[backend])
-    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(FUNCTIONS, backend, STAND_INS[backend])
     q = torch.randn(2, lengths[0], 8, 4, dtype=torch.float64).transpose(2, 3)
     k, v = torch.randn(2, 2, lengths[1], 2, 8, dtype=torch.float64)
     asked = {"causal": False, "window": None, "softcap": 0.0, "scale": None, **words}
@@ -135,3 +134,44 @@ def test_a_package_is_told_what_was_asked(
     assert (sums is None) == (not lse)
     if sums is not None:
         torch.testing.assert_close(sums, wanted_lse)
+
+
+@pytest.mark.parametrize("backend", STAND_INS)
+def test_a_package_is_called_within_a_graph(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing between torch.compile and the package's own function breaks the graph."""
+
+    def traced(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **words: Any) -> torch.Tensor:
+        return (q @ k.transpose(-1, -2) * words["softmax_scale"]) @ v
+
+    def step(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        words = settle(
+            q, k, v, causal=True, window=None, softcap=0.0, scale=None, dropout=0.0, mask=None, bias=None, lse=False
+        )
+        return run_backend(backend, q, k, v, words)[0]
+
+    monkeypatch.setitem(FUNCTIONS, backend, traced)
+    q, k, v = torch.randn(3, 2, 8, 4, 16)
+    torch.testing.assert_close(torch.compile(step, backend="aot_eager", fullgraph=True)(q, k, v), step(q, k, v))
+
+
+PROBLEMS = {
+    "import flash_attention_of_nobody": "flash-attn does not import: No module named 'flash_attention_of_nobody'",
+    "raise OSError('libcuda.so.1:\\n  cannot open')": "flash-attn does not import: libcuda.so.1: cannot open",
+    "": "flash-attn has no flash_attn.flash_attn_func",
+    "flash_attn_func = print": None,
+}
+
+
+@pytest.mark.parametrize("source", PROBLEMS)
+def test_a_package_that_cannot_be_used_says_why(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package of each kind, installed for real before anything else on the path."""
+    (tmp_path / "flash_attn-2.8.3.dist-info").mkdir()
+    (tmp_path / "flash_attn-2.8.3.dist-info" / "METADATA").write_text("Name: flash-attn\nVersion: 2.8.3\n")
+    (tmp_path / "flash_attn.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "flash_attn", raising=False)
+    monkeypatch.delitem(FUNCTIONS, "flash_attn", raising=False)
+    found = find.__wrapped__("flash_attn")  # what was found before stays as it is
+    sys.modules.pop("flash_attn", None)
+    assert (found.version, found.problem) == ("2.8.3", PROBLEMS[source])
+    assert (FUNCTIONS.pop("flash_attn", None) is not None) == (PROBLEMS[source] is None)

@@ -11,8 +11,9 @@ import hopper_attention
 import pytest
 
 
-@pytest.mark.parametrize("world", [1, 2, 3])
+@pytest.mark.parametrize("world", [2, 3])
 def test_shards_equal_the_whole(world: int, tmp_path: Path) -> None:
+    """Of three, a segment of two shards leaves one rank by itself."""
     package = str(Path(hopper_attention.__file__).parents[1])
     environ = {**os.environ, "PYTHONPATH": package, "OMP_NUM_THREADS": "1"}
     script = Path(__file__).with_name("ring_processes.py")

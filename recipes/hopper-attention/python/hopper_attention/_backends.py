@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from ._eager import by_heads, eager
-from ._machine import module_of
+from ._machine import FUNCTIONS
 from ._words import UNLIMITED, Words, visible
 
 Answer = tuple[torch.Tensor, torch.Tensor | None]
@@ -32,7 +32,7 @@ def _run_eager(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, words: Words) 
 
 def _run_fa3(backend: str) -> Runner:
     def run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, words: Words) -> Answer:
-        answer = module_of(backend).flash_attn_func(
+        answer = FUNCTIONS[backend](
             *_rows_whole(q, k, v),
             softmax_scale=words.scale,
             causal=words.causal,
@@ -47,7 +47,7 @@ def _run_fa3(backend: str) -> Runner:
 
 
 def _run_fa2(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, words: Words) -> Answer:
-    answer = module_of("flash_attn").flash_attn_func(
+    answer = FUNCTIONS["flash_attn"](
         *_rows_whole(q, k, v),
         dropout_p=words.dropout,
         softmax_scale=words.scale,
@@ -61,7 +61,7 @@ def _run_fa2(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, words: Words) ->
 
 
 def _run_fp32(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, words: Words) -> Answer:
-    answer = module_of("flash_attention").flash_attention(
+    answer = FUNCTIONS["flash_attention"](
         q,
         k,
         v,

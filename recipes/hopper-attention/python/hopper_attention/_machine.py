@@ -6,29 +6,27 @@ A package is imported when it is first asked about, and never again: one that fa
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from types import ModuleType
+from typing import Any
 
 import torch
 
 from ._rules import BACKENDS, PYTORCH, Capability, Found
 
-MODULES = {
-    "fa3_fwd": "fa3_fwd_interface",
-    "flash_attn_3": "flash_attn_interface",
-    "flash_attn": "flash_attn",
-    "flash_attention": "flash_attention",
+NAMES = {
+    "fa3_fwd": ("fa3_fwd_interface", "flash_attn_func"),
+    "flash_attn_3": ("flash_attn_interface", "flash_attn_func"),
+    "flash_attn": ("flash_attn", "flash_attn_func"),
+    "flash_attention": ("flash_attention", "flash_attention"),
 }
-"""The module that each package's function is in."""
+"""The function of each package and the module that it is in."""
+FUNCTIONS: dict[str, Callable[..., Any]] = {}
+"""The functions found so far. A dictionary, because torch.compile can look into one, and cannot trace an import."""
 
 # The package of that name which hopperforge's replaces does not tell what it was compiled with.
 _FA3_FWD_0 = frozenset({"DISABLE_BACKWARD", "DISABLE_PAGEDKV", "DISABLE_LOCAL", "DISABLE_FP16"})
-
-
-def module_of(backend: str) -> ModuleType:
-    """Import the module of a backend that is no part of torch."""
-    return importlib.import_module(MODULES[backend])
 
 
 @cache
@@ -41,10 +39,13 @@ def find(backend: str) -> Found:
         found = version(package)
     except PackageNotFoundError:
         return Found(problem=f"{package} is not installed")
+    module, function = NAMES[backend]
     try:
-        module_of(backend)
+        FUNCTIONS[backend] = getattr(importlib.import_module(module), function)
     except (ImportError, OSError) as error:
         return Found(version=found, problem=f"{package} does not import: {' '.join(str(error).split())}")
+    except AttributeError:
+        return Found(version=found, problem=f"{package} has no {module}.{function}")
     return Found(version=found, switches=_switches(backend))
 
 
