@@ -172,7 +172,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Compare fp32 attention with torch's.")
     parser.add_argument("--wheel", type=Path, required=True, help="our wheel")
     parser.add_argument("--seqlen", default=",".join(map(str, SEQLENS)), help="lengths, with commas")
-    parser.add_argument("--causal", default="off,on", help="off, on or both")
+    parser.add_argument("--causal", default="off,on", help="off, on or off,on")
     options = parser.parse_args(arguments)
     options.seqlens = [int(text) for text in options.seqlen.split(",")]
     options.causals = [text == "on" for text in options.causal.split(",")]

@@ -18,7 +18,7 @@ from hopperforge.model.record import ServedCell
 from hopperforge.model.request import Kernels
 from hopperforge.model.wheel import RepairedWheel
 from hopperforge.plan_report import front_text, pair_texts
-from hopperforge.preparing import Job, Prepared
+from hopperforge.preparing import Job, Prepared, require_unchanged
 from hopperforge.provenance.sbom import make_sbom
 from hopperforge.run.engine import ContainerEngine
 from hopperforge.run.files import make_folder, temporary_folder
@@ -101,6 +101,7 @@ def make_package(job: Job, prepared: Prepared) -> tuple[Shelved, int]:
     kit = clock.time("framework", lambda: obtain_kit(inputs, job.workspace))
     with temporary_folder(make_folder(job.workspace.work), "package-") as folder:
         repaired = _bind(job, prepared, pack, kit=kit, folder=folder, clock=clock)
+        require_unchanged(prepared)
         tarball = clock.time("tarball", lambda: make_tarball(repaired, inputs, folder, job.workspace))
         report.stage("verify", repaired.path.name)
         verified = clock.time(

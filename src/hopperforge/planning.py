@@ -12,7 +12,7 @@ from hopperforge.errors import InputError, NothingToBuildError
 from hopperforge.model.cell import Accepted, Build, Cell, Default, Plan, Rejected, one_per_name
 from hopperforge.model.matrix import Matrix, TorchFact
 from hopperforge.model.place import StorePlace
-from hopperforge.model.profile import Profile
+from hopperforge.model.profile import Profile, compute_capability
 from hopperforge.model.recipe import Recipe
 from hopperforge.model.request import Kernels, Request, ToolkitChoice
 from hopperforge.model.toolkit import ToolkitFact, ToolkitOrigin
@@ -139,12 +139,20 @@ def usable_toolkits(matrix: Matrix, choice: ToolkitChoice, situation: Situation)
 
 
 def find_recipe(project: Project, request: Request) -> Recipe:
-    """Return the recipe asked for, else the default one; InputError if the project has none of that name."""
+    """Return the recipe asked for, else the default one; InputError if there is none, or it lacks an asked profile."""
     name = request.recipe or DEFAULT_RECIPE
     if name not in project.recipes:
         have = ", ".join(project.recipes) or "none"
         raise InputError(f"there is no recipe {name}; recipes/ has {have}")
-    return project.recipes[name]
+    recipe = project.recipes[name]
+    for profile in request.profiles:
+        if profile not in recipe.profiles:
+            owners = [one.name for one in project.recipes.values() if profile in one.profiles]
+            raise InputError(
+                f"profile={profile}: recipe {name} has {', '.join(sorted(recipe.profiles))}",
+                detail=[f"recipe={owner} has it" for owner in owners],
+            )
+    return recipe
 
 
 # Candidates: the words given, the rest filled in.
@@ -278,6 +286,10 @@ def _judge(
 
 
 def _architecture_reason(profile: Profile, fact: ToolkitFact) -> str | None:
+    aged = sorted(name for name in profile.ptx if compute_capability(name) < fact.oldest)
+    if aged:
+        starts = f"the CUDA {fact.version} toolkit starts at sm_{fact.oldest}"
+        return f"{starts}, and profile {profile.name} has PTX for {', '.join(aged)}"
     if profile.ptx or not profile.architectures or profile.for_toolkit(fact.oldest).architectures:
         return None
     names = ", ".join(sorted(profile.architectures))

@@ -148,7 +148,7 @@ class Job:
             units=units,
             kernels_key=kernels_key,
             objects=frozenset(keys.values()),
-            key=build_key(inputs, kernels_key, make_sbom(contents_of(inputs))),
+            key=package_key(inputs, kernels_key),
             cached=len(units) - len(missing),
             sizing=sizing,
             expected_seconds=expected_seconds(missing, toolkit=inputs.toolkit, sizing=sizing, workspace=self.workspace),
@@ -219,6 +219,21 @@ class Job:
     def wheelhouse(self) -> Wheelhouse:
         """The wheelhouse that packages of this job go to."""
         return Wheelhouse(self.workspace.wheelhouse, self.workspace.reporter)
+
+
+def package_key(inputs: FrontInputs, kernels_key: str) -> str:
+    """Key a package by everything that decides its bytes, the recipe's files as they are now."""
+    return build_key(inputs, kernels_key, make_sbom(contents_of(inputs)))
+
+
+def require_unchanged(prepared: Prepared) -> None:
+    """Refuse what was made of other files of the recipe than its key says; InputError."""
+    if package_key(prepared.inputs, prepared.kernels_key) != prepared.key:
+        recipe = prepared.inputs.build.recipe
+        raise InputError(
+            f"files of recipe {recipe.name} changed while it was built, so nothing was put in",
+            hint="run the same command again: what was compiled is kept",
+        )
 
 
 def _kernels_key(inputs: FrontInputs, keys: Mapping[str, str]) -> str:

@@ -151,7 +151,7 @@ def _choose(entries: Sequence[Entry], wanted: _Wanted) -> Sequence[Entry]:
     raise NothingToBuildError(
         f"the wheelhouse has nothing of {profile} for torch {wanted.torch} of CUDA {wanted.cuda}",
         detail=[_said(entry) for entry in entries] or ["it has no package of this recipe"],
-        hint=f"profile={others[0]}" if others else f"nox -s build -- torch={wanted.torch}",
+        hint=f"profile={others[0]}" if others else f"nox -s build -- recipe={wanted.recipe} torch={wanted.torch}",
     )
 
 

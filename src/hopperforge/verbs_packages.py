@@ -55,7 +55,7 @@ def _prover(call: Call, words: Mapping[str, str], package: Shelved) -> Callable[
     if promise is None:
         raise InputError(
             f"{package.path.name} binds to no torch, so there is nothing to import beside one",
-            hint=f"nox -s smoke -- wheel={package.path}   # its own tests, on a GPU",
+            hint=f"nox -s smoke -- wheel={package.path} interpreter=python3   # its own tests, on a GPU",
         )
     wheel, workspace = package.path, call.workspace
     asked = parse_words([f"{key}={words[key]}" for key in ("engine", "base") if key in words], project)
@@ -98,7 +98,7 @@ def find_interpreter(word: str, environ: Mapping[str, str]) -> str:
     found = shutil.which(word, path=os.pathsep.join(places))
     if found is None:
         raise InputError(f"interpreter={word}: there is no such program", hint="interpreter=/path/to/python3")
-    return found
+    return str(Path(found).absolute())  # it is run elsewhere; where a link leads says nothing of its environment
 
 
 def _torches(text: str | None, package: Shelved) -> list[TorchVersion]:

@@ -165,7 +165,7 @@ def test_the_page_for_people_knows_every_switch_torch_and_python(project: Projec
         code
         for recipe in project.recipes.values()
         for profile in recipe.profiles.values()
-        for code in profile.architectures
+        for code in profile.architectures | profile.ptx
     }
     assert codes <= set(served.GPUS)
 

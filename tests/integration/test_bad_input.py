@@ -23,7 +23,8 @@ UNREACHABLE = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_EXTRA_INDEX_UR
     [
         (("build", "colour=red"), 2, "unknown word colour=red"),
         (("plan", "torhc=2.9"), 2, "perhaps you meant torch=2.9"),
-        (("plan", "profile=hdim129"), 2, "recipe fa3-fwd has fa3-fwd, full, hdim128-bf16, inference"),
+        (("plan", "profile=hdim129"), 2, "profile=hdim129: the recipes have fa3-fwd, fp32"),
+        (("plan", "profile=fp32"), 2, "recipe=flash-attn-fp32 has it"),
         (("plan", "cuda=11.8"), 2, "cuda=11.8: not in the matrix, which has 12.4"),
         (("plan", "jobs=many"), 2, "not a whole number"),
         (("bild",), 2, "invalid choice: 'bild'"),

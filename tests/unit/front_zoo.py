@@ -54,7 +54,7 @@ TEXTS = {
     "cmake/tiny-config.cmake.in": "set(version @VERSION@)\nset(full @FULL_VERSION@)\nset(name @LIBRARY@)\n",
     "python/tiny/__init__.py": '"""Tiny."""\n',
 }
-KERNEL = 'extern "C" int tiny_outside();\nint kernel() { return tiny_outside(); }\n'
+KERNEL = 'extern "C" int tiny_outside();\ninline int once = 0;\nint kernel() { return tiny_outside() + once; }\n'
 
 
 def recipe(folder: Path, front: Front = FRONT) -> Recipe:

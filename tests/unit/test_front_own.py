@@ -5,7 +5,9 @@ import subprocess
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
@@ -13,14 +15,17 @@ from tests.unit import front_zoo as zoo
 
 from hopperforge.errors import CompileError, InputError
 from hopperforge.model.front import Front
+from hopperforge.model.machine import Sizing
 from hopperforge.model.wheel import GateResult, RepairedWheel, Tarball
+from hopperforge.preparing import Prepared, package_key, require_unchanged
 from hopperforge.stages import gates_tools
 from hopperforge.stages.elf import read_library
 from hopperforge.stages.front_inputs import FrontInputs
 from hopperforge.stages.front_layout import fill
-from hopperforge.stages.front_own import bind_own, matching, own_build_key, switch_macros
+from hopperforge.stages.front_own import bind_own, own_build_key, switch_macros
+from hopperforge.stages.front_sources import matching
 from hopperforge.stages.gates import bundled_gate, exports_gate, metadata_gate
-from hopperforge.stages.gates_front import programs_gate, python_free_gate, soname_gate
+from hopperforge.stages.gates_front import archive_gate, programs_gate, python_free_gate, soname_gate
 from hopperforge.stages.tarball import make_tarball, tarball_gate
 from hopperforge.stages.wheel_archive import WheelArchive, read_wheel, write_wheel
 
@@ -82,6 +87,15 @@ def test_the_archive_shows_what_the_library_shows(wheel: WheelArchive, tmp_path:
     assert names == {"tiny_answer", "tiny_version"}
 
 
+def test_the_archive_goes_with_objects_that_have_the_same_inline_variables(wheel: WheelArchive, tmp_path: Path) -> None:
+    (tmp_path / "more.cpp").write_text("inline int once = 0;\nint *more() { return &once; }\n")
+    with unpacked(wheel, tmp_path) as root:
+        sources = (tmp_path / "more.cpp", Path(__file__).with_name("front_zoo_main.cpp"))
+        words = ("g++", "-I", root / "include", "-o", tmp_path / "main", *sources, root / "lib/libtiny.a")
+        subprocess.run(words, check=True)
+        assert run(tmp_path / "main") == "42"
+
+
 def test_the_same_bytes_whatever_the_place(inputs: FrontInputs, wheel: WheelArchive, tmp_path: Path) -> None:
     assert make(inputs, tmp_path / "a longer place").read_bytes() == wheel.path.read_bytes()
 
@@ -100,7 +114,9 @@ def test_a_source_that_does_not_compile_is_an_error_with_its_log(tmp_path: Path)
 
 CHANGES: dict[str, dict[str, object]] = {
     "library": {"library": "lib/libtiny.so.2"},
-    "symbols": {"archive": None},
+    "sources": {"sources": ("src/api.cpp",)},
+    "symbols": {"symbols": ("tiny_answer",)},
+    "archive": {"archive": None},
     "program": {"programs": {}},
     "files": {"files": {}},
     "requirement": {"requires": ("jax>=0.5",)},
@@ -127,6 +143,24 @@ def test_every_file_of_a_front_is_in_the_key(name: str, tmp_path: Path) -> None:
     assert own_build_key(made, None, "k", "s") != before
 
 
+def test_files_that_changed_during_a_build_are_noticed(tmp_path: Path) -> None:
+    made = zoo.inputs(tmp_path)
+    prepared = Prepared(
+        inputs=made,
+        units=(),
+        kernels_key="k",
+        objects=frozenset(),
+        key=package_key(made, "k"),
+        cached=0,
+        sizing=Sizing(max_jobs=1, nvcc_threads=1, memory=1, reasons=()),
+        expected_seconds=0.0,
+    )
+    require_unchanged(prepared)
+    (made.build.recipe.folder / "src/api.cpp").write_text("int other;\n")
+    with pytest.raises(InputError, match="files of recipe tiny changed while it was built"):
+        require_unchanged(prepared)
+
+
 def test_the_place_of_a_recipe_is_not_in_the_key(tmp_path: Path) -> None:
     keys = {own_build_key(zoo.inputs(tmp_path / name), None, "k", "s") for name in "ab"}
     assert len(keys) == 1
@@ -142,6 +176,45 @@ def test_switches_are_defined_as_upstream_does() -> None:
 def test_a_pattern_of_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no file matches src/\*.cc"):
         matching(tmp_path, "src/*.cc")
+
+
+@pytest.mark.parametrize("name", ["README.md", "src/exports.map"])
+def test_a_file_that_every_front_takes_is_missed_before_anything_is_compiled(name: str, tmp_path: Path) -> None:
+    made = zoo.inputs(tmp_path)
+    (made.build.recipe.folder / name).unlink()
+    with pytest.raises(InputError, match=f"recipe recipe has no file {name}"):
+        own_build_key(made, None, "k", "s")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"sources": ("src/*.cc",)}, {"programs": {"bin/tiny_exec": ("src/*.cc",)}}, {"files": {"src/*.cc": "a"}}],
+)
+def test_a_pattern_of_nothing_is_refused_before_anything_is_compiled(changes: Any, tmp_path: Path) -> None:
+    made = zoo.inputs(tmp_path, dataclasses.replace(zoo.FRONT, **changes))
+    with pytest.raises(InputError, match=r"recipe recipe: no file matches src/\*.cc"):
+        own_build_key(made, None, "k", "s")
+
+
+def test_sources_where_no_compile_sees_them_are_refused(tmp_path: Path) -> None:
+    made = zoo.inputs(tmp_path, dataclasses.replace(zoo.FRONT, sources=("python/*.cpp",)))
+    (made.build.recipe.folder / "python/a.cpp").touch()
+    with pytest.raises(InputError, match=r"recipe recipe: python/a.cpp .* include, src, exec, kernels"):
+        own_build_key(made, None, "k", "s")
+
+
+def test_shared_sources_of_nothing_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    made = zoo.inputs(tmp_path, dataclasses.replace(zoo.FRONT, shares=tmp_path / "other"))
+    with pytest.raises(InputError, match=r"recipe other: no file matches src/\*.cpp"):
+        own_build_key(made, None, "k", "s")
+
+
+def test_a_recipe_shares_sources_without_headers_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "other/src").mkdir(parents=True)
+    (tmp_path / "other/src/more.cpp").write_text("int more() { return 1; }\n")
+    made = zoo.inputs(tmp_path, dataclasses.replace(zoo.FRONT, shares=tmp_path / "other"))
+    assert make(made, tmp_path / "made").is_file()
 
 
 def test_a_placeholder_of_nothing_is_refused() -> None:
@@ -189,6 +262,39 @@ def test_a_good_wheel_passes_the_gates_of_its_front(wheel: WheelArchive) -> None
 
 def passed(name: str, detail: str) -> GateResult:
     return GateResult(name=name, passed=True, detail=detail)
+
+
+def test_an_archive_is_refused_for_what_it_shows_and_for_other_machine_code(
+    wheel: WheelArchive, tmp_path: Path
+) -> None:
+    gate = partial(archive_gate, place=ARCHIVE, symbols=("tiny_*",))
+    assert gate(wheel) == passed("archive", "one object shows 2 symbols, and has the library's machine code")
+    (tmp_path / "libtiny.a").write_bytes(wheel.files[ARCHIVE])
+    subprocess.run(["ar", "x", "libtiny.a"], cwd=tmp_path, check=True)
+    (tmp_path / "libtiny.o").rename(tmp_path / "an_object_of_a_long_name.o")
+    subprocess.run(["ar", "rcsD", "long.a", "an_object_of_a_long_name.o"], cwd=tmp_path, check=True)
+    assert gate(replaced(wheel, (tmp_path / "long.a").read_bytes())).passed
+    assert gate(replaced(wheel, b"")).detail == f"{ARCHIVE}: it is no archive of one object"
+    assert gate(replaced(wheel, b"!<arch>\n" + b" " * 70)).detail == f"{ARCHIVE}: it is no archive of one object"
+    once = archived(tmp_path, "inline int once = 0;\nint *tiny_kernel() { return &once; }\n")
+    assert gate(replaced(wheel, once)).detail == "_Z11tiny_kernelv is shown; once is shown; no tiny_* is shown"
+    code = (
+        'extern "C" int tiny_answer() { return 1; }\n__attribute__((section(".nv_fatbin"))) extern const int a = 1;\n'
+    )
+    other = gate(replaced(wheel, archived(tmp_path, code)))
+    assert other.detail == "a is shown; its machine code is not the library's"
+
+
+def replaced(wheel: WheelArchive, archive: bytes) -> WheelArchive:
+    return dataclasses.replace(wheel, files={**wheel.files, ARCHIVE: archive})
+
+
+def archived(folder: Path, source: str) -> bytes:
+    compiled(folder, source, "-c")
+    subprocess.run(["ar", "rcsD", "made.a", "made"], cwd=folder, check=True)
+    data = (folder / "made.a").read_bytes()
+    (folder / "made.a").unlink()
+    return data
 
 
 def test_symbols_beyond_the_recipes_are_refused(wheel: WheelArchive) -> None:
@@ -286,6 +392,10 @@ def test_the_gate_compares_the_tarball_with_the_wheel(wheel: WheelArchive, tarba
     other = changed(wheel, tmp_path, program=b"other")
     top = "tiny_lib-1.2+cu130-linux_x86_64"
     assert tarball_gate(other, tarball, package="tiny", front=zoo.FRONT).detail == (
+        f"{top}/bin/tiny_exec of the tarball is not what the wheel has"
+    )
+    still = dataclasses.replace(wheel, runnable=frozenset())
+    assert tarball_gate(still, tarball, package="tiny", front=zoo.FRONT).detail == (
         f"{top}/bin/tiny_exec of the tarball is not what the wheel has"
     )
     more = dataclasses.replace(wheel, files={**wheel.files, "tiny/lib/more": b""})

@@ -64,6 +64,16 @@ def test_compiles_see_the_kernels_and_nothing_else(tmp_path: Path) -> None:
     assert (found.pin.commit, found.pin.epoch, found.origin) == ("", zoo.EPOCH, "the recipe")
 
 
+@pytest.mark.parametrize("name", ["kernels/forward.cu", "kernels/more.cu"])
+def test_a_copy_that_is_no_longer_the_recipes_is_made_again(name: str, tmp_path: Path) -> None:
+    made = recipe(tmp_path)
+    before = source(tmp_path, made)
+    (before.root / name).write_text("// of somebody else\n")
+    again = source(tmp_path, made)
+    assert again == before
+    assert kernel_tree_hash(again.root) == before.kernel_tree
+
+
 def test_a_unit_is_compiled_for_every_target(tmp_path: Path) -> None:
     found = unit(tmp_path, recipe(tmp_path))
     assert found.path == "kernels/forward.cu"

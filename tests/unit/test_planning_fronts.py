@@ -7,7 +7,7 @@ import pytest
 from tests.unit.test_planning import PROJECT, TOOLKIT_130, cuda, profile, recipe, situation, torch
 
 from hopperforge.config.project import Project
-from hopperforge.errors import NothingToBuildError
+from hopperforge.errors import InputError, NothingToBuildError
 from hopperforge.model.cell import AbiClass
 from hopperforge.model.front import Front, FrontKind
 from hopperforge.model.machine import Limit, Machine, Sizing
@@ -53,6 +53,14 @@ def test_each_cuda_is_a_build_whose_label_names_no_torch() -> None:
     assert {build.needed for build in plan.builds} == {frozenset()}
     assert "torch" not in plan.defaults
     assert "python" not in plan.defaults
+
+
+def test_a_profile_of_another_recipe_is_refused_with_whose_it_is() -> None:
+    mine = replace(free(), profiles={"mine": profile("mine")})
+    with pytest.raises(InputError) as caught:
+        make_plan(project(mine), Request(profiles=("mine",), cuda=(NEW,)), BOTH)
+    assert str(caught.value).startswith("profile=mine: recipe fa3-fwd has fa3-fwd, hdim128-bf16")
+    assert caught.value.detail == ("recipe=free has it",)
 
 
 def test_the_same_request_of_a_torch_recipe_still_names_both() -> None:
@@ -153,6 +161,16 @@ def test_a_build_has_the_architectures_that_its_toolkit_knows() -> None:
         "13.0": ["sm_75", "sm_90"],
     }
     assert {build.profile.ptx for build in plan.builds} == {frozenset({"compute_90"})}
+
+
+def test_ptx_that_a_toolkit_no_longer_makes_is_a_reason() -> None:
+    aged = replace(FAT, ptx=frozenset({"compute_70", "compute_90"}))
+    old = replace(project(replace(free(), profiles={aged.name: aged})), matrix=AGED)
+    accepted, rejected = select(old, EVERYTHING, BOTH)
+    assert [str(found.cell.cuda) for found in accepted] == ["12.8"]
+    assert [found.reason for found in rejected] == [
+        "the CUDA 13.0 toolkit starts at sm_75, and profile fa3-fwd has PTX for compute_70"
+    ]
 
 
 def test_a_toolkit_that_knows_none_of_them_cannot_build_it() -> None:

@@ -18,9 +18,11 @@ from hopperforge.model.front import FrontKind
 from hopperforge.model.record import FileFacts, Record, ServedCell
 from hopperforge.model.versions import ToolkitVersion
 from hopperforge.model.wheel import GateResult
+from hopperforge.node.answer import examine
 from hopperforge.node.choosing import choose, page_of
 from hopperforge.node.reading import read_entries
-from hopperforge.node.values import Driver, Gpu, Node, Torch, Wanted
+from hopperforge.node.values import NOTHING, Driver, Gpu, Node, Torch, Wanted
+from hopperforge.node.versions import numbers
 
 METADATA = b"Metadata-Version: 2.4\nName: tiny-lib\nVersion: 1.0+cu130\nRequires-Python: >=3.10\n\n"
 CELL = ServedCell(cuda=ToolkitVersion.parse("13.0"), torch=None, python=None, platform="linux_x86_64", runtime=None)
@@ -131,6 +133,31 @@ def test_ptx_serves_every_newer_gpu() -> None:
     older = replace(NODE, gpus=(Gpu("NVIDIA A100", (8, 0)),))
     assert choose(known(fat), newer, Wanted(project="tiny-lib"))[0] is not None
     assert choose(known(fat), older, Wanted(project="tiny-lib"))[0] is None
+
+
+@pytest.mark.parametrize(("driver", "fits"), [("12.9", True), ("12.8", False)])
+def test_ptx_needs_a_driver_of_its_own_toolkit_and_machine_code_does_not(driver: str, fits: bool) -> None:
+    fat = replace(entry(architectures=("compute_90", "sm_90")), toolkit="12.9", driver="525.60.13")
+    there = Driver("570.124", numbers(driver))
+    newer = replace(NODE, gpus=(Gpu("NVIDIA B200", (10, 0)),), driver=there)
+    chosen, rejected = choose(known(fat), newer, Wanted(project="tiny-lib"))
+    assert (chosen is not None) == fits
+    assert fits or "PTX of CUDA 12.9, and the driver here compiles that of CUDA 12.8" in rejected[0].reasons[0]
+    hopper = replace(newer, gpus=(Gpu("NVIDIA H100", (9, 0)),))
+    assert choose(known(fat), hopper, Wanted(project="tiny-lib"))[0] is not None
+
+
+def test_a_page_names_no_virtual_architecture_as_a_gpu() -> None:
+    page = site_pages(Catalog.of([entry(architectures=("compute_90", "sm_90"))]))["index.html"].decode()
+    assert "<span>H100, H200, newer than H200</span>" in page
+    assert ">compute_90<" not in page
+
+
+def test_no_torch_is_missed_by_packages_that_bind_to_none_and_do_not_fit() -> None:
+    old = replace(NODE, driver=Driver("550.54.15", (12, 4)), torch=None)
+    report = examine(old, known(entry()), Wanted(project="tiny-lib"), "https://index")
+    assert report.status == NOTHING
+    assert not [one for one in report.findings if "torch" in one.what]
 
 
 def test_a_page_says_whose_kernels_they_are() -> None:

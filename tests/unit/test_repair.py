@@ -2,7 +2,9 @@
 
 import os
 import stat
+import subprocess
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from tests.unit import wheel_zoo as zoo
 from hopperforge.errors import RepairError
 from hopperforge.model.wheel import RawWheel, RepairedWheel
 from hopperforge.report import Recorder
-from hopperforge.stages.elf import newest_versions, read_library
+from hopperforge.stages.elf import newest_versions, read_library, section_of, shown_symbols, weaken_unique
 from hopperforge.stages.repair import repair
 from hopperforge.stages.wheel_archive import make_record, read_wheel, write_wheel
 
@@ -152,3 +154,35 @@ def test_truncated_library_is_no_library() -> None:
 def test_newest_version_of_each_family_is_found_by_number() -> None:
     found = newest_versions(read_library(zoo.library(OLD, "-fno-builtin")))
     assert "GLIBC_2.14 (memcpy)" in found  # 2.2.5 is beside it, and sorts later as text
+
+
+def test_symbols_that_a_process_has_once_become_weak_and_nothing_else_changes(tmp_path: Path) -> None:
+    (tmp_path / "a.cpp").write_text("inline int once = 1;\nint f() { return ++once; }\n")
+    subprocess.run(["g++", "-c", "-fgnu-unique", "a.cpp"], cwd=tmp_path, check=True)
+    before = (tmp_path / "a.o").read_bytes()
+    after = weaken_unique(before)
+    (tmp_path / "b.o").write_bytes(after)
+    kinds = [
+        {line.split()[-1]: line.split()[-2] for line in listing.splitlines()}
+        for listing in (
+            subprocess.run(["nm", name], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+            for name in ("a.o", "b.o")
+        )
+    ]
+    assert kinds == [{"once": "u", "_Z1fv": "T"}, {"once": "V", "_Z1fv": "T"}]
+    assert sum(one != other for one, other in zip(before, after, strict=True)) == 1
+    assert shown_symbols(after) == shown_symbols(before) == ("_Z1fv", "once")
+
+
+@pytest.mark.parametrize("read", [shown_symbols, weaken_unique, lambda data: section_of(data, ".text")])
+def test_damaged_objects_are_refused_like_libraries(tmp_path: Path, read: Callable[[bytes], object]) -> None:
+    (tmp_path / "a.cpp").write_text("int a;\nint f() { return a; }\n")
+    subprocess.run(["g++", "-c", "a.cpp"], cwd=tmp_path, check=True)
+    whole = (tmp_path / "a.o").read_bytes()
+    assert read(whole)
+    for length in range(0, len(whole) - 1, 97):
+        with pytest.raises(ValueError, match=r"cannot be read|no readable object"):
+            read(whole[:length])
+    claimed = whole[:40] + (2**40).to_bytes(8, "little") + whole[48:]  # sections lie where the file has none
+    with pytest.raises(ValueError, match=r"cannot be read|no readable object"):
+        read(claimed)

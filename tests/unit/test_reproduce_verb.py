@@ -12,11 +12,13 @@ from tests.unit.record_zoo import record as record_of_the_zoo
 
 from hopperforge.cli import run_command
 from hopperforge.errors import CompileError, GateError, ToolError
+from hopperforge.model.front import Front, FrontKind
 from hopperforge.model.record import FileFacts, Record
 from hopperforge.model.versions import PythonVersion
 from hopperforge.run.files import write_atomic
 from hopperforge.stages import rebuild
 from hopperforge.stages.front_inputs import last_writers, packaging_writers
+from hopperforge.stages.front_own import own_writers
 from hopperforge.stages.wheel_archive import read_wheel, write_wheel
 from hopperforge.verbs import Call
 from hopperforge.verbs_proof import _compare, beside, file_of
@@ -99,6 +101,21 @@ def test_the_tools_of_an_image_are_those_that_count_in_one() -> None:
     assert rebuild.other_writers(record, {"setuptools": "1", "auditwheel": "2", "build": "3"}) == []
     assert rebuild.other_writers(record, {"setuptools": "1", "auditwheel": "3"}) == ["auditwheel: 2 then, 3 now"]
     assert rebuild.other_writers(dataclasses.replace(record, image=None), {}) != []
+
+
+def test_what_writes_a_tarball_counts_where_there_is_one() -> None:
+    front = Front(kind=FrontKind.CPP, tarball=True)
+    record = record_of_the_zoo()
+    record = dataclasses.replace(
+        record,
+        image=None,
+        tarball=FileFacts(file="a.tar.zst", sha256="0" * 64, size=1),
+        front=dataclasses.replace(record.front, kind=front.kind, tools=own_writers(front)),
+    )
+    assert rebuild.other_writers(record, {}) == []
+    older = dataclasses.replace(record.front, tools={**own_writers(front), "zstandard": "0.1"})
+    (said,) = rebuild.other_writers(dataclasses.replace(record, front=older), {})
+    assert said.startswith("zstandard: 0.1 then, ")
 
 
 def test_a_wheel_of_another_record_is_refused(house: Path, capsys: pytest.CaptureFixture[str]) -> None:

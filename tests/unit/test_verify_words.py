@@ -9,6 +9,8 @@ import pytest
 from tests.unit.record_zoo import record
 
 from hopperforge.cli import run_command
+from hopperforge.model.record import Record
+from hopperforge.verbs_packages import find_interpreter
 
 
 @pytest.fixture
@@ -50,6 +52,26 @@ def test_words_that_cannot_be_meant(
     assert run_command(["verify", wheel, "torch=2.9", *words]) == 2
     assert says in capsys.readouterr().err
     assert not (Path.cwd().parent / "cache").exists()
+
+
+def test_what_binds_to_no_torch_is_sent_to_its_own_tests(wheel: str, capsys: pytest.CaptureFixture[str]) -> None:
+    place = Path(wheel.removeprefix("wheel=") + ".json")
+    place.write_bytes(dataclasses.replace(Record.from_json(place.read_bytes(), "r"), recipe="fa3-jax").to_json())
+    assert run_command(["verify", wheel]) == 2
+    said = capsys.readouterr().err
+    assert "binds to no torch" in said
+    assert f"hint: nox -s smoke -- {wheel} interpreter=python3" in said
+
+
+def test_an_interpreter_by_a_relative_path_is_found_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "python3").write_text("#!/bin/sh\n")
+    (tmp_path / "python3").chmod(0o755)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/python").symlink_to("../python3")
+    monkeypatch.chdir(tmp_path)
+    assert find_interpreter("bin/python", {"PATH": ""}) == str(tmp_path / "bin/python")
 
 
 def test_a_base_without_an_engine_says_what_is_missing(

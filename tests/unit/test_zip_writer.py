@@ -64,6 +64,18 @@ def test_no_zip_without_members_is_broken() -> None:
         assert archive.namelist() == []
 
 
+class Huge(bytes):
+    """Says that it is of 4 GiB."""
+
+    def __len__(self) -> int:
+        return 2**32
+
+
+def test_a_member_of_4_gib_is_refused_before_it_is_packed() -> None:
+    with pytest.raises(RepairError, match="a is more than a zip without extensions can hold"):
+        _written(Member(name="a", data=Huge(b"x"), mode=FILE))
+
+
 def test_what_needs_the_extension_for_large_files_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zip_writer, "_LARGEST", 1000)
     with pytest.raises(RepairError, match="more than a zip without extensions can hold"):

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <exception>
 #include <functional>
 #include <vector>
 
@@ -242,10 +243,7 @@ void print_overhead(const Call& call, cudaStream_t stream) {
   require(cudaGraphDestroy(graph), "cudaGraphDestroy");
 }
 
-}  // namespace
-
-int main(int count, char** words) {
-  const Options options = parse(count, words);
+int run(const Options& options) {
   const hopperforge::fa3::Build build = hopperforge::fa3::build();
   std::printf("hopperforge_fa3 %s, profile %s, CUDA %s\n", build.version, build.profile, build.cuda);
   const Inputs inputs = make_inputs(options);
@@ -269,4 +267,16 @@ int main(int count, char** words) {
   if (options.overhead) print_overhead(forward, stream);
   require(cudaStreamDestroy(stream), "cudaStreamDestroy");
   return right ? 0 : 1;
+}
+
+}  // namespace
+
+int main(int count, char** words) {
+  const Options options = parse(count, words);
+  try {
+    return run(options);
+  } catch (const std::exception&) {  // nothing here throws but memory of the host
+    std::fprintf(stderr, "error: this machine has not the memory for tensors of these sizes\n");
+    return 2;
+  }
 }

@@ -1,9 +1,11 @@
 #include "options.h"
 
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <initializer_list>
+#include <limits>
 
 using hopperforge::fa3::DType;
 
@@ -36,6 +38,8 @@ constexpr const char* kHelp =
     "  --tolerance X               the largest relative error: 3e-3 for bf16 and fp16, 5e-2 for e4m3\n"
     "  --seed N                    of the inputs (1)\n";
 
+constexpr double kLargestCount = 9007199254740992.0;  // up to which a double has every whole number
+
 [[noreturn]] void refuse(const char* word, const char* what) {
   std::fprintf(stderr, "error: %s: %s\nhint: flash_attention_exec --help\n", word, what);
   std::exit(2);
@@ -64,11 +68,14 @@ class Words {
     return found;
   }
 
-  int whole() {
+  // A whole number from `least`, which is 0 or 1, to `most`.
+  template <typename Number>
+  Number whole(int least, double most) {
     const char* option = word();
     const double found = number();
-    if (found != static_cast<double>(static_cast<int>(found))) refuse(option, "the value is no whole number");
-    return static_cast<int>(found);
+    if (!(std::trunc(found) == found && found <= most)) refuse(option, "the value is no whole number");
+    if (found < least) refuse(option, least == 0 ? "must be at least 0" : "must be at least 1");
+    return static_cast<Number>(found);
   }
 
  private:
@@ -95,16 +102,19 @@ bool take_number(Words& words, Options& options) {
   struct Whole {
     const char* option;
     int* place;
+    int least;
   };
   const Whole wholes[] = {
-      {"--batch", &options.batch},           {"--seqlen", &options.seqlen_q}, {"--seqlen-k", &options.seqlen_k},
-      {"--heads", &options.heads},           {"--heads-k", &options.heads_k}, {"--head-dim", &options.head_dim},
-      {"--head-dim-v", &options.head_dim_v}, {"--paged", &options.page_size}, {"--append", &options.append},
-      {"--splits", &options.splits},         {"--repeat", &options.repeat},
+      {"--batch", &options.batch, 1},           {"--seqlen", &options.seqlen_q, 1},
+      {"--seqlen-k", &options.seqlen_k, 1},     {"--heads", &options.heads, 1},
+      {"--heads-k", &options.heads_k, 1},       {"--head-dim", &options.head_dim, 1},
+      {"--head-dim-v", &options.head_dim_v, 1}, {"--paged", &options.page_size, 0},
+      {"--append", &options.append, 0},         {"--splits", &options.splits, 0},
+      {"--repeat", &options.repeat, 0},
   };
   for (const Whole& whole : wholes) {
     if (words.is(whole.option)) {
-      *whole.place = words.whole();
+      *whole.place = words.whole<int>(whole.least, std::numeric_limits<int>::max());
       return true;
     }
   }
@@ -142,9 +152,9 @@ void take(Words& words, Options& options) {
   } else if (words.is("--tolerance")) {
     options.tolerance = words.number();
   } else if (words.is("--rows")) {
-    options.rows = static_cast<std::int64_t>(words.number());
+    options.rows = words.whole<std::int64_t>(0, kLargestCount);
   } else if (words.is("--seed")) {
-    options.seed = static_cast<std::uint64_t>(words.number());
+    options.seed = words.whole<std::uint64_t>(0, kLargestCount);
   } else if (words.is("--help")) {
     std::fputs(kHelp, stdout);
     std::exit(0);
@@ -174,6 +184,7 @@ Options parse(int count, char** words) {
   if (options.seqlen_k == 0) options.seqlen_k = options.seqlen_q;
   if (options.heads_k == 0) options.heads_k = options.heads;
   if (options.head_dim_v == 0) options.head_dim_v = options.head_dim;
+  if (options.heads % options.heads_k != 0) refuse("--heads-k", "must divide --heads");
   if (options.tolerance == 0.0) options.tolerance = options.dtype == DType::float8_e4m3 ? 5e-2 : 3e-3;
   if (options.backward && (options.page_size > 0 || options.append > 0))
     refuse("--backward", "is for neither pages nor appended keys");

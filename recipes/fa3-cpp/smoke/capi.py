@@ -101,7 +101,7 @@ class Build(ctypes.Structure):
 
 
 class Library:
-    """The shared library, loaded, with statuses as (name, message) where a call was refused."""
+    """The shared library, loaded. Calls give a status; `name` and `message` say what it means."""
 
     def __init__(self, path: Path) -> None:
         self.c = ctypes.CDLL(str(path))

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from capi import (
-    BFLOAT16,
     FLOAT8_E4M3,
     FLOAT16,
     INVALID_ARGUMENT,
@@ -204,6 +203,3 @@ def expected(refusal: Refusal, switches: frozenset[str]) -> tuple[int, str]:
     if refusal.feature is not None and f"DISABLE_{refusal.feature}" in switches:
         return TRIMMED, f"DISABLE_{refusal.feature}"
     return refusal.status, refusal.words
-
-
-__all__ = ["BFLOAT16", "NEEDING", "REFUSALS", "Refusal", "expected", "good_backward", "good_forward"]

@@ -3,54 +3,34 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
+import functools
 import platform
 import subprocess
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from capi import Library
-
-HEAD_DIMS = (64, 96, 128, 192, 256)
-DTYPES = {"bf16": "", "fp16": "FP16", "e4m3": "FP8"}
+from refusals import good_forward
+from smoke_common.machine import driver_version
+from smoke_common.wheel import Build, Fa3UnderTest, unpack
 
 
 @dataclass(frozen=True)
-class Subject:
-    """The wheel, where it was unpacked, and its library."""
+class Subject(Fa3UnderTest):
+    """The wheel under test, where its package was unpacked, and its library."""
 
-    wheel: Path
-    sha256: str
     prefix: Path
     library: Library
 
     @property
-    def profile(self) -> str:
-        """Which features are compiled in."""
-        name: bytes = self.library.build.profile
-        return name.decode()
-
-    @property
-    def switches(self) -> frozenset[str]:
-        """Upstream's switches that are on."""
-        names: bytes = self.library.build.switches
-        return frozenset(names.decode().split())
-
-    def has(self, feature: str) -> bool:
-        """Whether the profile holds a feature."""
-        return f"DISABLE_{feature}" not in self.switches
-
-    @property
-    def head_dims(self) -> tuple[int, ...]:
-        """Head dims with kernels of their own."""
-        return tuple(dim for dim in HEAD_DIMS if self.has(f"HDIM{dim}"))
-
-    @property
     def dtypes(self) -> tuple[str, ...]:
         """The types, as the executable names them."""
-        return tuple(dtype for dtype, feature in DTYPES.items() if not feature or self.has(feature))
+        return self.served("bf16", {"FP16": "fp16", "FP8": "e4m3"})
+
+    def spread(self) -> dict[str, list[Any]]:
+        """What tests are spread over, by the names of their arguments."""
+        return self.parameters(self.dtypes)
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run the executable."""
@@ -67,12 +47,19 @@ class Subject:
 
 def load_subject(wheel: Path, folder: Path) -> Subject:
     """Unpack the wheel into a folder and load its library; OSError if that cannot be."""
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(folder)
+    unpacked = unpack(wheel, folder)
     prefix = folder / "hopperforge_fa3"
     (prefix / "bin" / "flash_attention_exec").chmod(0o755)
     library = Library(prefix / "lib" / "libhopperforge_fa3.so.1")
-    return Subject(wheel, hashlib.sha256(wheel.read_bytes()).hexdigest(), prefix, library)
+    return Subject(wheel=unpacked, build=read_build(library), prefix=prefix, library=library)
+
+
+def read_build(library: Library) -> Build:
+    """What the library says it was built of."""
+    told = library.build
+    return Build(
+        profile=told.profile.decode(), cuda=told.cuda.decode(), switches=frozenset(told.switches.decode().split())
+    )
 
 
 class Driver:
@@ -114,25 +101,28 @@ class Driver:
         self._require(self.c.cuDeviceGetName(text, 96, 0), "cuDeviceGetName")
         return text.value.decode()
 
-    def version(self) -> str:
-        """The driver's own version, or its CUDA version where its management library is missing."""
-        text = ctypes.create_string_buffer(96)
-        try:
-            library = ctypes.CDLL("libnvidia-ml.so.1")
-        except OSError:
-            version = ctypes.c_int(0)
-            self.c.cuDriverGetVersion(ctypes.byref(version))
-            return f"CUDA {version.value // 1000}.{version.value % 1000 // 10}"
-        library.nvmlInit_v2()
-        library.nvmlSystemGetDriverVersion(text, 96)
-        return text.value.decode()
+
+@functools.cache
+def open_driver() -> Driver:
+    """The driver, opened once. Raises OSError where there is no GPU."""
+    return Driver()
 
 
-def machine_facts(subject: Subject, driver: Driver) -> dict[str, Any]:
-    """The machine as gpu.json names it."""
+def missing_gpu(subject: Subject) -> str | None:
+    """Why the kernels cannot run here, in the library's own words; None where they can."""
+    try:
+        open_driver()
+    except OSError as error:
+        return f"no GPU: {error}"
+    status, _ = subject.library.workspace(good_forward(subject.library, subject.head_dims[0]))
+    return subject.library.message if status else None
+
+
+def machine_facts(subject: Subject) -> dict[str, str]:
+    """The machine as gpu.json names it; `cuda` is the runtime inside the library."""
     return {
-        "gpu": driver.name(),
-        "driver": driver.version(),
-        "cuda": subject.library.build.cuda.decode(),
+        "gpu": open_driver().name(),
+        "driver": driver_version(),
+        "cuda": subject.build.cuda,
         "python": platform.python_version(),
     }

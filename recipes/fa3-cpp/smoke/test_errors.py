@@ -37,7 +37,7 @@ def launch(subject: Subject, driver: Driver, params: ForwardParams) -> int:
 def test_refused(subject: Subject, refusal: Refusal) -> None:
     params = good_forward(subject.library)
     refusal.change(params)
-    status, words = expected(refusal, subject.switches)
+    status, words = expected(refusal, subject.build.switches)
     found = subject.library.launch(params, 0, 0)
     assert (subject.library.name(found), words in subject.library.message) == (subject.library.name(status), True), (
         subject.library.message
@@ -53,7 +53,7 @@ def test_trimmed_features_name_the_profile(subject: Subject, feature: str) -> No
         assert status == OK, subject.library.message
     else:
         assert status == TRIMMED
-        assert f"`{subject.profile}`" in subject.library.message
+        assert f"`{subject.build.profile}`" in subject.library.message
 
 
 def test_backward_is_refused_where_it_was_trimmed(subject: Subject) -> None:

@@ -6,9 +6,9 @@ import re
 from typing import Any
 
 import pytest
+from smoke_common.speed import FA3_HEADS, HOPPER_FLOOR, Timed, over_fa3_shapes
 from smoke_kit import Subject
 
-MASKS = {"all keys": (), "causal": ("--causal",)}
 GRID = {
     "all keys": (),
     "causal": ("--causal",),
@@ -16,8 +16,6 @@ GRID = {
     "causal shared": ("--causal", "--heads-k", "2"),
 }
 SMALL = ("--heads", "8", "--seqlen", "113", "--seqlen-k", "203")
-# H200s give 400 and more; a kernel that lost its tensor cores or its tuning falls below.
-FLOOR = 100.0
 
 Words = tuple[str, ...]
 over_grid = pytest.mark.parametrize("grid", GRID.values(), ids=GRID)
@@ -81,11 +79,19 @@ def test_without_lse(subject: Subject, dtype: str, head_dim: int) -> None:
 
 
 @pytest.mark.needs("BACKWARD")
-@pytest.mark.parametrize("layout", ["--backward", "--varlen", "--deterministic"])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        pytest.param((), id="dense"),
+        pytest.param(("--varlen",), id="packed", marks=pytest.mark.needs("VARLEN")),
+        pytest.param(("--deterministic",), id="deterministic"),
+    ],
+)
 @over_grid
-def test_backward(subject: Subject, dtype: str, head_dim: int, grid: Words, layout: str) -> None:
-    words = ("--dtype", dtype, "--head-dim", str(head_dim), "--backward", layout, "--heads", "4", "--batch", "3")
-    if dtype == "e4m3" or (layout == "--deterministic" and head_dim > 192):
+def test_backward(subject: Subject, dtype: str, head_dim: int, grid: Words, asked: Words) -> None:
+    """What has no gradients, float8 and the same bits in head dims above 192, is refused."""
+    words = ("--dtype", dtype, "--head-dim", str(head_dim), "--backward", *asked, "--heads", "4", "--batch", "3")
+    if dtype == "e4m3" or ("--deterministic" in asked and head_dim > 192):
         done = subject.run(*words)
         assert (done.returncode, "UNSUPPORTED" in done.stderr) == (3, True)
         return
@@ -99,26 +105,18 @@ def test_too_large_an_error_is_a_status(subject: Subject) -> None:
     assert "WRONG" in done.stdout
 
 
-@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
-@pytest.mark.parametrize("shape", [(16, 1024), (4, 4096), (1, 16384)], ids=lambda shape: f"{shape[0]}x{shape[1]}")
+@pytest.mark.parametrize("causal", [False, True])
+@over_fa3_shapes
 def test_speed(
-    subject: Subject, speeds: list[dict[str, Any]], dtype: str, shape: tuple[int, int], mask: tuple[str, ...]
+    subject: Subject, speeds: list[dict[str, Any]], dtype: str, shape: tuple[int, int], causal: bool
 ) -> None:
-    head_dim = 128 if 128 in subject.head_dims else subject.head_dims[0]
-    words = ("--batch", str(shape[0]), "--seqlen", str(shape[1]), "--heads", "16", "--head-dim", str(head_dim), *mask)
-    found = subject.require_right("--dtype", dtype, *words, "--repeat", "30", "--rows", "64")
+    timed = Timed(*shape, FA3_HEADS, subject.head_dim, causal)
+    sizes = {"batch": timed.batch, "seqlen": timed.seqlen, "heads": timed.heads, "head-dim": timed.head_dim}
+    words = [word for name, size in sizes.items() for word in (f"--{name}", str(size))]
+    mask = ("--causal",) if causal else ()
+    found = subject.require_right("--dtype", dtype, *words, *mask, "--repeat", "30", "--rows", "64")
     match = re.search(r"forward .* ([0-9.]+) TFLOP/s", found)
     assert match is not None
     tflops = float(match[1])
-    speeds.append(
-        {
-            "batch": shape[0],
-            "seqlen": shape[1],
-            "heads": 16,
-            "head_dim": head_dim,
-            "causal": bool(mask),
-            "dtype": dtype,
-            "tflops": tflops,
-        }
-    )
-    assert tflops > FLOOR
+    speeds.append(timed.row(dtype, tflops))
+    assert tflops > HOPPER_FLOOR

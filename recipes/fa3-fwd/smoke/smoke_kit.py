@@ -6,22 +6,17 @@ name can be imported in its place.
 
 from __future__ import annotations
 
-import ctypes
-import hashlib
-import importlib
-import platform
-import sys
-import zipfile
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
+from smoke_common.machine import torch_facts
+from smoke_common.wheel import Fa3UnderTest, import_from, read_build, unpack
 
 if TYPE_CHECKING:
     from pathlib import Path
     from types import ModuleType
 
-HEAD_DIMS = (64, 96, 128, 192, 256)
 FP8 = torch.float8_e4m3fn
 # Bounds on |out - reference| / |reference|. Rounding P and the output to bfloat16 (8 significant bits) costs 2.2e-3 as
 # measured on an H200; float16 has 3 bits more, so an eighth of it, and the bound leaves the same room. float8 rounds P
@@ -32,40 +27,21 @@ LSE_TOLERANCE = {torch.bfloat16: 1e-3, torch.float16: 1e-3, FP8: 2e-2}
 
 
 @dataclass(frozen=True)
-class Subject:
-    """The wheel under test: its file, its hash, and its modules."""
+class Subject(Fa3UnderTest):
+    """The wheel under test, and its modules."""
 
-    wheel: Path
-    sha256: str
     interface: ModuleType
-    build: ModuleType
     rules: ModuleType
     guard: ModuleType
 
     @property
-    def switches(self) -> frozenset[str]:
-        """What its profile trimmed."""
-        return frozenset(self.build.SWITCHES)
-
-    def has(self, feature: str) -> bool:
-        """Whether a feature was compiled in."""
-        return f"DISABLE_{feature}" not in self.switches
-
-    @property
-    def head_dims(self) -> tuple[int, ...]:
-        """Head dims with kernels of their own."""
-        return tuple(dim for dim in HEAD_DIMS if self.has(f"HDIM{dim}"))
-
-    @property
     def dtypes(self) -> tuple[torch.dtype, ...]:
         """Dtypes of q, k and v."""
-        optional = {"FP16": torch.float16, "FP8": FP8}
-        return (torch.bfloat16, *(dtype for feature, dtype in optional.items() if self.has(feature)))
+        return self.served(torch.bfloat16, {"FP16": torch.float16, "FP8": FP8})
 
-    @property
-    def head_dim(self) -> int:
-        """One head dim for the tests that need only one: 128 where it was compiled."""
-        return 128 if 128 in self.head_dims else self.head_dims[0]
+    def spread(self) -> dict[str, list[Any]]:
+        """What tests are spread over, by the names of their arguments."""
+        return self.parameters(self.dtypes)
 
     def attend(self, inputs: Inputs, **named: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Output and softmax_lse of the wheel."""
@@ -77,19 +53,14 @@ class Subject:
 
 def load_subject(wheel: Path, folder: Path) -> Subject:
     """Unpack the wheel into a folder and import it from there."""
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(folder)
-    sys.path.insert(0, str(folder))
-    package = importlib.import_module("fa3_fwd")
-    if not str(package.__file__).startswith(str(folder)):
-        raise ImportError(f"fa3_fwd comes from {package.__file__}, not from {wheel}: run the kit in a fresh Python")
+    unpacked = unpack(wheel, folder)
+    import_from(unpacked, "fa3_fwd")
     return Subject(
-        wheel=wheel,
-        sha256=hashlib.sha256(wheel.read_bytes()).hexdigest(),
-        interface=importlib.import_module("fa3_fwd_interface"),
-        build=importlib.import_module("fa3_fwd._build"),
-        rules=importlib.import_module("fa3_fwd._rules"),
-        guard=importlib.import_module("fa3_fwd._guard"),
+        wheel=unpacked,
+        build=read_build(import_from(unpacked, "fa3_fwd._build")),
+        interface=import_from(unpacked, "fa3_fwd_interface"),
+        rules=import_from(unpacked, "fa3_fwd._rules"),
+        guard=import_from(unpacked, "fa3_fwd._guard"),
     )
 
 
@@ -104,30 +75,9 @@ def missing_gpu(subject: Subject) -> str | None:
     return None
 
 
-def driver_version() -> str:
-    """The driver's own version, from its management library; its CUDA version where that library is missing."""
-    text = ctypes.create_string_buffer(96)
-    try:
-        library = ctypes.CDLL("libnvidia-ml.so.1")
-    except OSError:
-        pass
-    else:
-        if library.nvmlInit_v2() == 0 and library.nvmlSystemGetDriverVersion(text, 96) == 0:
-            return text.value.decode()
-    version = ctypes.c_int(0)
-    ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
-    return f"CUDA {version.value // 1000}.{version.value % 1000 // 10}"
-
-
-def machine_facts() -> dict[str, str]:
+def machine_facts(_: Subject) -> dict[str, str]:
     """The machine as gpu.json names it."""
-    return {
-        "gpu": torch.cuda.get_device_name(),
-        "driver": driver_version(),
-        "torch": torch.__version__,
-        "cuda": str(torch.version.cuda),
-        "python": platform.python_version(),
-    }
+    return torch_facts(torch)
 
 
 @dataclass(frozen=True)
@@ -260,6 +210,14 @@ def require_equal_bits(found: torch.Tensor, expected: torch.Tensor) -> None:
     """Fail unless two tensors hold the same bits."""
     assert found.dtype == expected.dtype
     assert torch.equal(bits(found), bits(expected))
+
+
+def require_equal_results(
+    found: tuple[torch.Tensor, torch.Tensor], expected: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    """Fail unless two outputs, and two softmax_lse, hold the same bits."""
+    for index in range(2):
+        require_equal_bits(found[index], expected[index])
 
 
 def slice_keys(inputs: Inputs, sequence: int, length: int) -> Inputs:

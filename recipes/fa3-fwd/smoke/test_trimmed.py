@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from smoke_kit import FP8, HEAD_DIMS, Subject, make_inputs, reference, require_close
+from smoke_common.wheel import FA3_HEAD_DIMS
+from smoke_kit import FP8, Subject, make_inputs, reference, require_close
 
 # Switches that change speed or nothing: a plain call works all the same.
 SILENT = frozenset({"DISABLE_CLUSTER", "ENABLE_VCOLMAJOR", "none"})
@@ -66,7 +67,7 @@ REFUSED: dict[str, Callable[[Subject], object]] = {
     "DISABLE_VARLEN": cached(cache_seqlens=100),
 }
 HEAD_DIM_PAIRS = {
-    **{f"DISABLE_HDIM{dim}": (dim, dim) for dim in HEAD_DIMS},
+    **{f"DISABLE_HDIM{dim}": (dim, dim) for dim in FA3_HEAD_DIMS},
     "DISABLE_HDIMDIFF64": (64, 256),
     "DISABLE_HDIMDIFF192": (192, 128),
 }
@@ -80,12 +81,12 @@ def test_trimmed(subject: Subject, switch: str) -> None:
         inputs = make_inputs(head_dim=subject.head_dim)
         require_close(subject.attend(inputs), reference(inputs), torch.bfloat16)
     elif switch == "DISABLE_SM80":
-        with pytest.raises(subject.guard.UnsupportedGPUError, match=f"profile `{subject.build.PROFILE}`"):
+        with pytest.raises(subject.guard.UnsupportedGPUError, match=f"profile `{subject.build.profile}`"):
             subject.rules.require_architecture(subject.guard._GUARD.build, (8, 0))  # noqa: SLF001  # no such GPU here
     else:
         with pytest.raises(subject.guard.UnsupportedFeatureError) as refusal:
             REFUSED[switch](subject)
-        assert f"profile `{subject.build.PROFILE}`" in str(refusal.value)
+        assert f"profile `{subject.build.profile}`" in str(refusal.value)
         assert f"({switch})" in str(refusal.value)
 
 
@@ -102,7 +103,7 @@ def require_refused_or_right(subject: Subject, head_dim: int, head_dim_v: int) -
         else:
             require_close(found, reference(inputs), torch.bfloat16)
         return
-    with pytest.raises(subject.guard.UnsupportedFeatureError, match=f"profile `{subject.build.PROFILE}`"):
+    with pytest.raises(subject.guard.UnsupportedFeatureError, match=f"profile `{subject.build.profile}`"):
         subject.attend(inputs)
 
 

@@ -6,25 +6,23 @@ the same name can be imported in its place.
 
 from __future__ import annotations
 
-import ctypes
-import hashlib
-import importlib
 import platform
-import sys
-import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from smoke_common.machine import driver_version
+from smoke_common.wheel import Fa3UnderTest, import_from, read_build, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
     from types import ModuleType
 
-HEAD_DIMS = (64, 96, 128, 192, 256)
+    import pytest
+
 FP8 = "float8_e4m3fn"
 # Bounds on |out - reference| / |reference|, as in the torch front's kit, which says why.
 TOLERANCE = {"bfloat16": 3e-3, "float16": 5e-4, FP8: 5e-2}
@@ -37,38 +35,19 @@ Exact = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass(frozen=True)
-class Subject:
-    """The wheel under test: its file, its hash, and its modules."""
+class Subject(Fa3UnderTest):
+    """The wheel under test, and its package."""
 
-    wheel: Path
-    sha256: str
     package: ModuleType
-    build: ModuleType
-
-    @property
-    def switches(self) -> frozenset[str]:
-        """What its profile trimmed."""
-        return frozenset(self.build.SWITCHES)
-
-    def has(self, feature: str) -> bool:
-        """Whether a feature was compiled in."""
-        return f"DISABLE_{feature}" not in self.switches
-
-    @property
-    def head_dims(self) -> tuple[int, ...]:
-        """Head dims with kernels of their own."""
-        return tuple(dim for dim in HEAD_DIMS if self.has(f"HDIM{dim}"))
 
     @property
     def dtypes(self) -> tuple[str, ...]:
         """Dtypes of query, key and value."""
-        optional = {"FP16": "float16", "FP8": FP8}
-        return ("bfloat16", *(dtype for feature, dtype in optional.items() if self.has(feature)))
+        return self.served("bfloat16", {"FP16": "float16", "FP8": FP8})
 
-    @property
-    def head_dim(self) -> int:
-        """One head dim for the tests that need only one: 128 where it was compiled."""
-        return 128 if 128 in self.head_dims else self.head_dims[0]
+    def spread(self) -> dict[str, list[Any]]:
+        """What tests are spread over, by the names of their arguments; `trained` are dtypes that have gradients."""
+        return {**self.parameters(self.dtypes), "trained": [dtype for dtype in self.dtypes if dtype != FP8]}
 
     def attend(self, inputs: Inputs, **named: Any) -> Arrays:
         """Output and LSE of the wheel's forward pass."""
@@ -81,23 +60,20 @@ class Subject:
 
 def load_subject(wheel: Path, folder: Path) -> Subject:
     """Unpack the wheel into a folder and import it from there."""
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(folder)
-    sys.path.insert(0, str(folder))
-    package = importlib.import_module("fa3_jax")
-    if not str(package.__file__).startswith(str(folder)):
-        raise ImportError(f"fa3_jax comes from {package.__file__}, not from {wheel}: run the kit in a fresh Python")
+    unpacked = unpack(wheel, folder)
     return Subject(
-        wheel=wheel,
-        sha256=hashlib.sha256(wheel.read_bytes()).hexdigest(),
-        package=package,
-        build=importlib.import_module("fa3_jax._build"),
+        wheel=unpacked,
+        package=import_from(unpacked, "fa3_jax"),
+        build=read_build(import_from(unpacked, "fa3_jax._build")),
     )
 
 
-def missing_gpu() -> str | None:
+def missing_gpu(_: Subject) -> str | None:
     """Why the kernels cannot run here; None where they can."""
-    device = jax.devices()[0]
+    try:
+        device = jax.devices()[0]
+    except RuntimeError as error:  # where JAX_PLATFORMS asks for a GPU
+        return f"JAX {jax.__version__} found no device: {error}"
     if device.platform != "gpu":
         return f"JAX {jax.__version__} found no GPU, only {device.platform}"
     capability = str(getattr(device, "compute_capability", "unknown"))
@@ -106,22 +82,12 @@ def missing_gpu() -> str | None:
     return None
 
 
-def driver_version() -> str:
-    """The driver's own version, from its management library; its CUDA version where that library is missing."""
-    text = ctypes.create_string_buffer(96)
-    try:
-        library = ctypes.CDLL("libnvidia-ml.so.1")
-    except OSError:
-        pass
-    else:
-        if library.nvmlInit_v2() == 0 and library.nvmlSystemGetDriverVersion(text, 96) == 0:
-            return text.value.decode()
-    version = ctypes.c_int(0)
-    ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
-    return f"CUDA {version.value // 1000}.{version.value % 1000 // 10}"
+def has_devices_for(item: pytest.Item) -> bool:
+    """Whether JAX has as many GPUs as a test wants."""
+    return all(jax.device_count() >= marker.args[0] for marker in item.iter_markers("devices"))
 
 
-def machine_facts() -> dict[str, str]:
+def machine_facts(_: Subject) -> dict[str, str]:
     """The machine as gpu.json names it."""
     return {
         "gpu": jax.devices()[0].device_kind,
@@ -278,7 +244,10 @@ def relative_error(found: jax.Array, expected: Exact) -> float:
 
 
 def require_close(found: Sequence[jax.Array], expected: Sequence[Exact], dtype: str) -> None:
-    """Output and LSE are within the bounds of the dtype."""
+    """Output and LSE have the shapes and dtypes promised, and are within the bounds of the dtype."""
+    assert str(found[0].dtype) == ("bfloat16" if dtype == FP8 else dtype)
+    assert str(found[1].dtype) == "float32"
+    assert [array.shape for array in found] == [array.shape for array in expected]
     error = relative_error(found[0], expected[0])
     assert error <= TOLERANCE[dtype], f"output is off by {error:.2e}"
     lse, exact = to_exact(found[1]), expected[1]

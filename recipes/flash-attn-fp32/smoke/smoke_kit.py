@@ -6,16 +6,12 @@ name can be imported in its place.
 
 from __future__ import annotations
 
-import ctypes
-import hashlib
-import importlib
-import platform
-import sys
-import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from smoke_common.machine import torch_facts
+from smoke_common.wheel import WheelUnderTest, import_from, read_build, unpack
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,14 +27,10 @@ SMALLEST_NORM = 4.0
 
 
 @dataclass(frozen=True)
-class Subject:
-    """The wheel under test: its file, its hash, and its modules."""
+class Subject(WheelUnderTest):
+    """The wheel under test, and its package."""
 
-    wheel: Path
-    sha256: str
     package: ModuleType
-    build: ModuleType
-    checks: ModuleType
 
     @property
     def attend(self) -> Any:
@@ -48,52 +40,24 @@ class Subject:
 
 def load_subject(wheel: Path, folder: Path) -> Subject:
     """Unpack the wheel into a folder and import it from there."""
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(folder)
-    sys.path.insert(0, str(folder))
-    package = importlib.import_module("flash_attention")
-    if not str(package.__file__).startswith(str(folder)):
-        raise ImportError(f"flash_attention comes from {package.__file__}, not from {wheel}: use a fresh Python")
+    unpacked = unpack(wheel, folder)
     return Subject(
-        wheel=wheel,
-        sha256=hashlib.sha256(wheel.read_bytes()).hexdigest(),
-        package=package,
-        build=importlib.import_module("flash_attention._build"),
-        checks=importlib.import_module("flash_attention._checks"),
+        wheel=unpacked,
+        package=import_from(unpacked, "flash_attention"),
+        build=read_build(import_from(unpacked, "flash_attention._build")),
     )
 
 
-def missing_gpu() -> str | None:
+def missing_gpu(_: Subject) -> str | None:
     """Why the kernels cannot run here; None where they can."""
     if not torch.cuda.is_available():
         return "torch finds no GPU"
     return None
 
 
-def driver_version() -> str:
-    """The driver's own version, from its management library; its CUDA version where that library is missing."""
-    text = ctypes.create_string_buffer(96)
-    try:
-        library = ctypes.CDLL("libnvidia-ml.so.1")
-    except OSError:
-        pass
-    else:
-        if library.nvmlInit_v2() == 0 and library.nvmlSystemGetDriverVersion(text, 96) == 0:
-            return text.value.decode()
-    version = ctypes.c_int(0)
-    ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
-    return f"CUDA {version.value // 1000}.{version.value % 1000 // 10}"
-
-
-def machine_facts() -> dict[str, str]:
-    """What the tests ran on."""
-    return {
-        "gpu": torch.cuda.get_device_name(),
-        "driver": driver_version(),
-        "torch": torch.__version__,
-        "cuda": str(torch.version.cuda),
-        "python": platform.python_version(),
-    }
+def machine_facts(_: Subject) -> dict[str, str]:
+    """The machine as gpu.json names it."""
+    return torch_facts(torch)
 
 
 @dataclass(frozen=True)

@@ -98,12 +98,18 @@ def test_checkpointing(subject: Subject) -> None:
 
 
 def test_side_stream(subject: Subject) -> None:
+    """The kernels wait for their own stream's work: q arrives late there, and was zero before."""
     inputs = make_inputs(seqlen_q=500, seqlen_k=500)
     wanted = subject.attend(*inputs.leaves)
+    late = torch.zeros_like(inputs.q)
+    matrix = torch.zeros(8192, 8192, device="cuda")
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
-        found = subject.attend(*inputs.leaves)
+        for _ in range(20):  # keeps the stream busy for some hundreds of milliseconds
+            torch.matmul(matrix, matrix)
+        late.copy_(inputs.q.detach())
+        found = subject.attend(late, inputs.k, inputs.v)
     stream.synchronize()
     assert torch.equal(found, wanted)
 

@@ -1,14 +1,20 @@
 """What no single value of a recipe shows: whether its parts fit each other, upstream.yaml and the other recipes."""
 
-from collections.abc import Collection, Iterator, Mapping
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Final
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
 
 from hopperforge.config.checks import Found, refers, repeated
 from hopperforge.config.problems import Problem
 from hopperforge.config.tree import Tree
 
 _REQUIRED: Final = ("switches", "architectures")
+_LIBRARY: Final = re.compile(r".+\.so(\.[0-9]+)?")
+_UNITS: Final = re.compile(r"kernels/.+\.cu")
 _COMPILED: Final = (*_REQUIRED, "ptx")
 
 
@@ -18,6 +24,7 @@ def check_recipe(file: str, tree: Tree, *, pins: Collection[str], switches: Coll
     own, lent = tree.get("kernels", "own") is not None, tree.get("kernels", "of") is not None
     for _, profile in tree.items("profiles"):
         found += () if lent else _missing(profile)
+        found += _no_ptx(profile) if tree.get("kernels") is None else ()
         if not own:
             found += [*_switches(profile, switches), *_sm80(profile)]
     return [Problem(file, place.line, place.column, message) for place, message in found]
@@ -65,7 +72,7 @@ def _lender(tree: Tree, by_name: Mapping[str, Tree]) -> Found:
         if key in lent:
             yield from _none_of(profile, _COMPILED, f"is that of the profile {key} of {name}: leave it out")
         else:
-            yield from _missing(profile)
+            yield from (*_missing(profile), *_no_ptx(profile))
 
 
 def _names(file: str, tree: Tree, pins: Collection[str]) -> Found:
@@ -93,6 +100,8 @@ def _kernels(tree: Tree) -> Found:
         yield from _none_of(tree, ("merge",), f'is for the recipe "{of.text}", whose kernels these are')
     else:
         yield from _none_of(tree, ("pin",), "is for upstream's kernels, and this recipe brings its own")
+        if own is not None and (text := own.string()) is not None and _UNITS.fullmatch(text) is None:
+            yield own, f"{text} means no units: those are .cu files in the folder kernels"
         if tree.get("kernels", "epoch") is None:
             yield _at_key(kernels), 'missing key "epoch"'
         if tree.get("front") is None:
@@ -106,6 +115,7 @@ def _front(tree: Tree) -> Found:
         yield _at_key(tree), 'missing key "promise"'
     if front is None:
         return
+    yield from (*_made(front), *_requires(front, kind))
     yield from _none_of(tree, ("needed_per_torch",), "is for upstream's front: this one binds by the stable ABI")
     runtime = tree.get("cudart")
     if runtime is not None and runtime.value == "shared":
@@ -115,6 +125,37 @@ def _front(tree: Tree) -> Found:
         for text, place in tree.strings("needed"):
             if text.startswith(("libtorch", "libc10")):
                 yield place, f"{text} is torch's, to which a front of {kind} does not bind"
+
+
+def _made(front: Tree) -> Found:
+    """What is made has names of its own, for it is made side by side; programs find a library that has a version."""
+    library, programs = front.get("library"), list(front.items("programs"))
+    text = None if library is None else library.string()
+    if library is not None and text is not None and _LIBRARY.fullmatch(text) is None:
+        yield library, f"{text} is no place of a shared library, such as lib/libx.so.1"
+    elif programs and text is not None and text.endswith(".so"):
+        yield _at_key(programs[0][1]), f"programs look for a library by its version: {text} has none, lib/libx.so.1 has"
+    archive, seen = front.get("archive"), {(text or "").rpartition("/")[2]}
+    made = [] if archive is None else [(archive.string() or "", archive)]
+    for name, tree in ((name.rpartition("/")[2], tree) for name, tree in (*made, *_keys(programs))):
+        if name in seen:
+            yield tree, f"two files that are made have the name {name}"
+        seen.add(name)
+
+
+def _keys(items: Iterable[tuple[str, Tree]]) -> list[tuple[str, Tree]]:
+    return [(key, _at_key(value)) for key, value in items]
+
+
+def _requires(front: Tree, kind: str | None) -> Found:
+    for text, place in front.strings("requires"):
+        try:
+            name = canonicalize_name(Requirement(text).name)
+        except InvalidRequirement:
+            yield place, f"{text} is not a requirement, such as jax>=0.6"
+            continue
+        if name == "torch" and kind == "torch":
+            yield place, "which torch is required is for matrix.yaml to say"
 
 
 def _none_of(holder: Tree, keys: Collection[str], why: str) -> Iterator[tuple[Tree, str]]:
@@ -136,6 +177,10 @@ def _broken(tree: Tree) -> bool:
 def _missing(profile: Tree) -> Found:
     if not _broken(profile):
         yield from ((_at_key(profile), f'missing key "{key}"') for key in _REQUIRED if profile.get(key) is None)
+
+
+def _no_ptx(profile: Tree) -> Found:
+    return _none_of(profile, ("ptx",), "is for kernels of our own: upstream's have none")
 
 
 def _switches(profile: Tree, switches: Collection[str]) -> Found:

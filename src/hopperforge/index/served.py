@@ -21,6 +21,7 @@ from hopperforge.model.versions import CudaVersion, PythonVersion, TorchVersion
 TORCHES: Final = tuple(f"2.{minor}" for minor in range(5, 16))
 PYTHONS: Final = tuple(f"3.{minor}" for minor in range(9, 15))
 
+# By machine code, and by PTX, which also runs where machine code is but is there for what came later.
 GPUS: Final[Mapping[str, str]] = {
     "sm_70": "V100",
     "sm_75": "T4",
@@ -29,6 +30,7 @@ GPUS: Final[Mapping[str, str]] = {
     "sm_89": "L4, RTX 4090",
     "sm_90": "H100, H200",
     "sm_90a": "H100, H200",
+    "compute_90": "newer than H200",
 }
 
 

@@ -25,7 +25,7 @@ def why_not(entry: Entry, node: Node, wanted: Wanted) -> tuple[str, ...]:
         _python_reason(entry, node),
         _platform_reason(entry, node),
         _gpu_reason(entry, node.gpus),
-        _driver_reason(entry, node.driver),
+        _driver_reason(entry, node.driver) or _ptx_reason(entry, node),
         *(() if node.torch is None else (_torch_reason(entry, node.torch), _torch_cuda_reason(entry, node.torch))),
     )
     return tuple(reason for reason in found if reason is not None)
@@ -77,7 +77,7 @@ def runs_on(architecture: str, capability: Numbers) -> bool:
     |--------|-------------------------------------------|
     | sm_90a | 9.0 alone: the letter ties it to that GPU |
     | sm_80  | 8.0, 8.6, 8.9: the same major, not older  |
-    | compute_90 | 9.0 and whatever is newer: the driver compiles it |
+    | compute_90 | 9.0 and whatever is newer: the driver compiles it, see `_ptx_reason` |
     """
     ptx = re.fullmatch(r"compute_(\d+)(\d)", architecture)
     if ptx is not None:
@@ -112,6 +112,22 @@ def _driver_reason(entry: Entry, driver: Driver | None) -> str | None:
     if driver.cuda is None and driver.version and compare(numbers(driver.version), numbers(entry.driver)) < 0:
         return f"{needs}, and the driver here is {driver.version}"
     return None
+
+
+def _ptx_reason(entry: Entry, node: Node) -> str | None:
+    """Say why the driver does not compile the PTX that all GPUs here need: unlike machine code, it must be no newer."""
+    driver, code = node.driver, [one for one in entry.architectures if one.startswith("sm_")]
+    known = [gpu.capability for gpu in node.gpus if gpu.capability is not None]
+    if driver is None or driver.cuda is None or len(known) < max(1, len(node.gpus)):
+        return None
+    if compare(driver.cuda, entry.cuda) >= 0 or any(runs_on(one, capability) for one in code for capability in known):
+        return None
+    if not any(fitting_gpus(entry, node.gpus)):
+        return None  # `_gpu_reason` says so
+    return (
+        f"has for {gpu_text(node.gpus[0])} the PTX of CUDA {dotted(entry.cuda)}, "
+        f"and the driver here compiles that of CUDA {dotted(driver.cuda)}"
+    )
 
 
 def _torch_reason(entry: Entry, torch: Torch) -> str | None:

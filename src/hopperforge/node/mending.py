@@ -19,7 +19,7 @@ def findings(node: Node, entries: Sequence[Entry], chosen: Entry | None, wanted:
     """Say everything there is to mend or to know, the machine first, then torch, then what is installed."""
     return (
         *_gpu_findings(node, chosen),
-        *_torch_findings(node, chosen),
+        *(() if _free(entries, chosen, wanted) else _torch_findings(node, chosen)),
         *(finding for package in node.packages for finding in _package_findings(package, node, entries, wanted)),
         *_upgrade(node, entries, chosen, wanted),
     )
@@ -49,10 +49,16 @@ def _gpu_findings(node: Node, chosen: Entry | None) -> Iterable[Finding]:
         yield Finding("note", "a GPU is split by MIG: a process sees one slice, and speed is that of the slice")
 
 
+def _free(entries: Sequence[Entry], chosen: Entry | None, wanted: Wanted) -> bool:
+    """Whether no torch is needed: by the wheel that was chosen, or by any of the project that was asked for."""
+    asked = (
+        [entry for entry in entries if normal(entry.project) == normal(wanted.project)] if chosen is None else [chosen]
+    )
+    return bool(asked) and all(entry.free for entry in asked)
+
+
 def _torch_findings(node: Node, chosen: Entry | None) -> Iterable[Finding]:
     torch, driver = node.torch, node.driver
-    if chosen is not None and chosen.free:
-        return
     if torch is None:
         wanted = "torch" if chosen is None or chosen.torch is None else f"'{chosen.torch}'"
         yield problem(f"torch is not installed for {node.executable}", f"{node.executable} -m pip install {wanted}")

@@ -1,4 +1,4 @@
-"""What a shared library says of itself: what it needs, where it searches, what it shows to others."""
+"""What libraries and objects say of themselves: what they need, where they search, what they show to others."""
 
 import io
 from collections.abc import Iterator
@@ -9,12 +9,15 @@ from elftools.construct import ConstructError
 from elftools.elf.dynamic import DynamicSection
 from elftools.elf.elffile import ELFFile
 from elftools.elf.gnuversions import GNUVerNeedSection, GNUVerSymSection
-from elftools.elf.sections import SymbolTableSection
+from elftools.elf.sections import Symbol, SymbolTableSection
 
 # What pyelftools meets in a damaged file: links to sections that are not there, places and sizes no file has.
 _OF_DAMAGE = (AttributeError, UnicodeDecodeError, OverflowError, ZeroDivisionError, LookupError, TypeError)
 _MOST_SECTIONS = 65_535  # where the header's own count ends; a damaged one may say 2^64, and each would be looked at
 
+_WEAK = 2
+_GNU_UNIQUE = 10
+_INFO_OF_SYMBOL = 4  # where st_info is in an Elf64_Sym, whose upper half is the binding
 _VISIBLE = frozenset({"STV_DEFAULT", "STV_PROTECTED"})
 
 
@@ -35,10 +38,62 @@ class Library:
     versions: tuple[tuple[str, str], ...]
 
 
+def shown_symbols(data: bytes) -> tuple[str, ...]:
+    """Name the defined symbols of an ELF object that others can bind to; ValueError if it is none or is damaged."""
+    try:
+        return tuple(sorted(symbol.name for symbol in _symbol_table(_open(data)).iter_symbols() if _is_shown(symbol)))
+    except (ELFError, ConstructError, *_OF_DAMAGE) as error:
+        message = f"it is no readable object: {error}"
+        raise ValueError(message) from error
+
+
+def weaken_unique(data: bytes) -> bytes:
+    """Make an object's symbols that a process has once (STB_GNU_UNIQUE) weak; ValueError if it is none or is damaged.
+
+    They are inline variables of headers. In an object without groups each is one definition too many, and objcopy hides
+    weak symbols only; of binutils 2.35 it does not weaken these either.
+    """
+    changed = bytearray(data)
+    try:
+        symbols = _symbol_table(_open(data))
+        start, size = symbols["sh_offset"], symbols["sh_entsize"]
+        for index in range(symbols.num_symbols()):
+            place = start + index * size + _INFO_OF_SYMBOL
+            if changed[place] >> 4 == _GNU_UNIQUE:
+                changed[place] = _WEAK << 4 | changed[place] & 0xF
+    except (ELFError, ConstructError, *_OF_DAMAGE) as error:
+        message = f"it is no readable object: {error}"
+        raise ValueError(message) from error
+    return bytes(changed)
+
+
+def _symbol_table(elf: ELFFile) -> SymbolTableSection:
+    symbols = elf.get_section_by_name(".symtab")
+    if not isinstance(symbols, SymbolTableSection):
+        message = "it has no symbol table"
+        raise ELFError(message)
+    return symbols
+
+
+def _is_shown(symbol: Symbol) -> bool:
+    """Whether other objects of one link can bind to it, and clash with it; hidden ones are hidden after the link."""
+    return bool(symbol["st_info"]["bind"] != "STB_LOCAL" and symbol["st_shndx"] != "SHN_UNDEF")
+
+
+def section_of(data: bytes, name: str) -> bytes:
+    """Give the bytes of a section of an ELF file, empty where it has none; ValueError if it is damaged."""
+    try:
+        section = _open(data).get_section_by_name(name)
+        return b"" if section is None else bytes(section.data())
+    except (ELFError, ConstructError, *_OF_DAMAGE) as error:
+        message = f"{name} cannot be read: {error}"
+        raise ValueError(message) from error
+
+
 def read_library(data: bytes) -> Library:
     """Read an ELF shared library from its bytes; ValueError if it is none or is damaged."""
     try:
-        elf = ELFFile(io.BytesIO(data))
+        elf = _open(data)
         dynamic, symbols = _dynamic_sections(elf)
         return Library(
             needed=tuple(_texts(dynamic, "needed")),
@@ -53,10 +108,15 @@ def read_library(data: bytes) -> Library:
         raise ValueError(message) from error
 
 
-def _dynamic_sections(elf: ELFFile) -> tuple[DynamicSection, SymbolTableSection]:
+def _open(data: bytes) -> ELFFile:
+    elf = ELFFile(io.BytesIO(data))
     if elf.num_sections() > _MOST_SECTIONS:
         message = f"it claims {elf.num_sections()} sections"
         raise ELFError(message)
+    return elf
+
+
+def _dynamic_sections(elf: ELFFile) -> tuple[DynamicSection, SymbolTableSection]:
     dynamic = elf.get_section_by_name(".dynamic")
     symbols = elf.get_section_by_name(".dynsym")
     if not isinstance(dynamic, DynamicSection) or not isinstance(symbols, SymbolTableSection):

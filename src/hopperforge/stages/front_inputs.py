@@ -73,9 +73,10 @@ def packaging_writers() -> dict[str, str]:
     return {name: version(name) for name in IMAGE_WRITERS}
 
 
-def last_writers() -> dict[str, str]:
-    """List what writes the end of a wheel's bytes, on this machine whatever the engine."""
-    return {"cyclonedx-python-lib": version("cyclonedx-python-lib"), **writer_versions()}
+def last_writers(*, tarball: bool = False) -> dict[str, str]:
+    """List what writes the end of a wheel's bytes, on this machine whatever the engine, and those of a `tarball`."""
+    found = {"cyclonedx-python-lib": version("cyclonedx-python-lib"), **writer_versions()}
+    return found | ({"zstandard": version("zstandard")} if tarball else {})
 
 
 def build_facts(inputs: FrontInputs) -> dict[str, object]:

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-from hopperforge.errors import CompileError, InputError
+from hopperforge.errors import CompileError
 from hopperforge.model.cell import Build
 from hopperforge.model.front import Front, FrontKind
 from hopperforge.model.keys import content_key
@@ -22,21 +22,17 @@ from hopperforge.model.profile import Profile
 from hopperforge.model.wheel import RawWheel
 from hopperforge.provenance.contents import EXPRESSION
 from hopperforge.run.engine import Command, Mount
-from hopperforge.run.files import make_folder, sha256_file, storage_guard, temporary_folder
+from hopperforge.run.files import make_folder, storage_guard, temporary_folder
 from hopperforge.run.process import Completed
 from hopperforge.run.workspace import Workspace
+from hopperforge.stages.elf import weaken_unique
 from hopperforge.stages.front_inputs import FrontInputs, build_facts, last_writers, licence_hashes
 from hopperforge.stages.front_layout import package_files, placeholders, raw_wheel
+from hopperforge.stages.front_sources import COPIED, SHARED, SHARED_SOURCES, front_sources, matching
 from hopperforge.stages.jax_kit import HEADERS
 from hopperforge.stages.repair import repair_settings
 from hopperforge.store.packs import read_pack
 
-COPIED: Final = ("include", "src", "exec", "kernels")
-"""The recipe's folders that compiles see; includes are looked for in all but `exec`."""
-SHARED: Final = ("include", "src")
-"""The folders of a recipe that another shares; compiles see them in `shared`."""
-
-_ALL_SHARED: Final = "shared/src/*.cpp"
 _STANDARD: Final = "-std=c++17"
 _CUDART: Final = ("-l:libcudart_static.a", "-ldl", "-lrt", "-lpthread")
 _OUTSIDE: Final = "/out"
@@ -134,37 +130,6 @@ def front_flags(inputs: FrontInputs, headers: Headers | None) -> tuple[str, ...]
     )
 
 
-def front_sources(build: Build) -> dict[str, str]:
-    """Hash every file of the recipe that goes into the package or that a compile of the front may read, by its path."""
-    folder, front = build.recipe.folder, build.recipe.front
-    wanted = [path for name in (*COPIED, "python") for path in (folder / name).rglob("*")]
-    wanted += [folder / "README.md", folder / front.exports]
-    wanted += [path for pattern in front.files for path in matching(folder, pattern)]
-    return _hashed(folder, wanted) | {f"shared/{path}": digest for path, digest in _shared(front).items()}
-
-
-def _shared(front: Front) -> dict[str, str]:
-    folder = front.shares
-    if folder is None:
-        return {}
-    return _hashed(folder, [path for name in SHARED for path in (folder / name).rglob("*")])
-
-
-def _hashed(folder: Path, paths: Iterable[Path]) -> dict[str, str]:
-    files = {path for path in paths if path.is_file() and "__pycache__" not in path.parts}
-    return {path.relative_to(folder).as_posix(): sha256_file(path) for path in sorted(files)}
-
-
-def matching(folder: Path, pattern: str) -> tuple[Path, ...]:
-    """List the files of a recipe that a pattern of its front means; InputError if there are none."""
-    found = tuple(sorted(path for path in folder.glob(pattern) if path.is_file()))
-    if not found:
-        raise InputError(
-            f"recipe {folder.name}: no file matches {pattern}", hint=f"look at `front:` in {folder / 'recipe.yaml'}"
-        )
-    return found
-
-
 def own_build_key(inputs: FrontInputs, headers: Headers | None, kernels: str, sbom: str) -> str:
     """Key a package by all that changes its bytes; `kernels` is the key of its pack, `sbom` its bill's sha256."""
     build, front = inputs.build, inputs.build.recipe.front
@@ -174,6 +139,8 @@ def own_build_key(inputs: FrontInputs, headers: Headers | None, kernels: str, sb
             "kernels": kernels,
             "kind": front.kind,
             "sources": front_sources(build),
+            "compiled": list(front.sources),
+            "shown": list(front.symbols),
             "source_trees": {**inputs.source.pin.trees, "patched": inputs.source.front_tree},
             "library": front.library,
             "archive": front.archive,
@@ -201,7 +168,7 @@ def own_build_key(inputs: FrontInputs, headers: Headers | None, kernels: str, sb
 
 def own_writers(front: Front) -> dict[str, str]:
     """List what writes the bytes of a package beside the compilers, with versions."""
-    return last_writers() | ({"zstandard": version("zstandard")} if front.tarball else {})
+    return last_writers(tarball=front.tarball)
 
 
 def excluded(build: Build) -> frozenset[str]:
@@ -257,7 +224,8 @@ class _Bench:
                 shutil.copytree(recipe.folder / name, folder / name)
         if recipe.front.shares is not None:
             for name in SHARED:
-                shutil.copytree(recipe.front.shares / name, folder / "shared" / name)
+                if (recipe.front.shares / name).is_dir():
+                    shutil.copytree(recipe.front.shares / name, folder / "shared" / name)
         for name, place in (
             *((tree, engine.place(source) / tree) for tree in ("hopper", "csrc")),
             ("toolkit", inputs.toolkit.root),
@@ -278,7 +246,7 @@ class _Bench:
     def make(self, objects: Sequence[str]) -> Mapping[str, Path]:
         """Compile, link and archive; returns the files made, by their place in the package."""
         front = self.inputs.build.recipe.front
-        own = self._compile((*front.sources, *([_ALL_SHARED] if front.shares else [])))
+        own = self._compile((*front.sources, *([f"shared/{SHARED_SOURCES}"] if front.shares else [])))
         made = {front.library: self._link(own, objects)}
         if front.archive is not None:
             made[front.archive] = self._archive(Path(front.archive).name, (*own, *objects))
@@ -313,6 +281,8 @@ class _Bench:
         whole, build = f"{Path(name).stem}.o", self.inputs.build
         words = (*archive_arguments(build), "-o", whole, *objects, "-Ltoolkit/lib64", _CUDART[0])
         self._run(whole, str(self.inputs.compiler.path), *words)
+        linked = self.folder / whole
+        linked.write_bytes(weaken_unique(linked.read_bytes()))
         shown = (f"--keep-global-symbol={pattern}" for pattern in build.recipe.front.symbols)
         self._run(f"{whole}-hidden", "objcopy", "--wildcard", *shown, "--strip-debug", whole)
         self._run(name, "ar", "rcsD", name, whole)

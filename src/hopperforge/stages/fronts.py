@@ -13,6 +13,7 @@ from hopperforge.model.wheel import RawWheel
 from hopperforge.run.workspace import Workspace
 from hopperforge.stages import front_own, front_torch
 from hopperforge.stages.front_inputs import FrontInputs, writers
+from hopperforge.stages.front_sources import front_sources as own_sources
 from hopperforge.stages.jax_kit import obtain_jax_kit
 from hopperforge.stages.torch_kit import TorchKit, obtain_torch_kit
 
@@ -54,7 +55,7 @@ def front_writers(inputs: FrontInputs) -> Mapping[str, str]:
 
 def front_sources(inputs: FrontInputs) -> Mapping[str, str]:
     """Hash the recipe's own sources; upstream's front has those of the patched source alone."""
-    return front_own.front_sources(inputs.build) if inputs.build.recipe.front.kind.own else {}
+    return own_sources(inputs.build) if inputs.build.recipe.front.kind.own else {}
 
 
 def framework_facts(inputs: FrontInputs) -> FrameworkFacts | None:

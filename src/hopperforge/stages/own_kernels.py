@@ -1,6 +1,7 @@
 """Kernels that a recipe brings itself: its folder `kernels` as a source tree, and the units in it."""
 
 import shutil
+from pathlib import Path
 from typing import Final
 
 from hopperforge.errors import InputError
@@ -33,14 +34,13 @@ _WORDS: Final = (
 
 def own_source(recipe: Recipe, pin: UpstreamPin, workspace: Workspace) -> PatchedSource:
     """Copy the recipe's kernels and their headers to where compiles see nothing else, by the hash of their content."""
-    names = [path for path in kernel_files(recipe.folder) if path.startswith(f"{FOLDER}/")]
-    files = {path: sha256_file(recipe.folder / path) for path in names}
+    files = _kernels(recipe.folder)
     if not files:
         raise InputError(f"recipe {recipe.name} says that it brings kernels, and has no folder {FOLDER}")
     key = content_key("own-kernels", files)
     final = workspace.patched / f"own-{key[:16]}"
     with Lock(workspace.patched / f"{final.name}.lock"), storage_guard(workspace.patched):
-        if not final.is_dir():
+        if not final.is_dir() or _kernels(final) != files:  # a copy may have been damaged
             sweep(workspace.patched, final.name)
             with temporary_folder(workspace.patched, final.name) as folder:
                 for path in files:
@@ -51,6 +51,12 @@ def own_source(recipe: Recipe, pin: UpstreamPin, workspace: Workspace) -> Patche
     own = UpstreamPin(name=pin.name, commit="", epoch=pin.epoch, trees={FOLDER: key}, origins=())
     tree = kernel_tree_hash(final)  # as workers of a cluster hash what they are sent
     return PatchedSource(pin=own, root=final, origin=_ORIGIN, patches={}, kernel_tree=tree, front_tree=key)
+
+
+def _kernels(root: Path) -> dict[str, str]:
+    """Hash what compiles see below a folder."""
+    names = [path for path in kernel_files(root) if path.startswith(f"{FOLDER}/")]
+    return {path: sha256_file(root / path) for path in names}
 
 
 def own_units(recipe: Recipe, source: PatchedSource, profile: Profile, fact: ToolkitFact) -> tuple[Unit, ...]:

@@ -105,7 +105,9 @@ def other_writers(record: Record, in_images: Mapping[str, str]) -> list[str]:
     """
     then = record.front.tools
     binding = in_images if record.image else packaging_writers()
-    now = last_writers() | {name: binding[name] for name in IMAGE_WRITERS if name in then and name in binding}
+    now = last_writers(tarball=record.tarball is not None) | {
+        name: binding[name] for name in IMAGE_WRITERS if name in then and name in binding
+    }
     return [
         f"{name}: {then.get(name, 'not used')} then, {now.get(name, 'not used')} now"
         for name in sorted(then.keys() | now.keys())

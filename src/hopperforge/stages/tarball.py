@@ -90,10 +90,14 @@ def tar_bytes(wheel: WheelArchive, *, package: str, front: Front, top: str, epoc
 
 @gate("tarball")
 def tarball_gate(wheel: WheelArchive, tarball: Tarball, *, package: str, front: Front) -> str:
-    """Check that the tarball holds the wheel's files and its links, all below one folder, and nothing else."""
+    """Check that the tarball holds the wheel's files, which can be run the same, its links, and nothing else.
+
+    All is below one folder.
+    """
     top = tarball.path.name.removesuffix(SUFFIX)
-    expected: dict[str, bytes | str] = {
-        f"{top}/{place}": wheel.files[name] for place, name in members(wheel, package, front).items()
+    expected: dict[str, tuple[bytes, bool] | str] = {
+        f"{top}/{place}": (wheel.files[name], name in wheel.runnable)
+        for place, name in members(wheel, package, front).items()
     }
     expected |= {f"{top}/{place}": target for place, target in links(front).items()}
     found = _read(tarball.path)
@@ -101,18 +105,19 @@ def tarball_gate(wheel: WheelArchive, tarball: Tarball, *, package: str, front: 
     return f"{tarball.path.name}: {len(found)} files as in the wheel, sha256 {tarball.sha256}"
 
 
-def _read(path: Path) -> dict[str, bytes | str]:
-    """Read every member of a tarball: content, or where a link leads."""
+def _read(path: Path) -> dict[str, tuple[bytes, bool] | str]:
+    """Read every member of a tarball: content and whether it can be run, or where a link leads."""
     with path.open("rb") as stream, zstandard.ZstdDecompressor().stream_reader(stream) as plain:
-        found: dict[str, bytes | str] = {}
+        found: dict[str, tuple[bytes, bool] | str] = {}
         with tarfile.open(fileobj=plain, mode="r|") as tar:
             for member in tar:
                 content = tar.extractfile(member) if member.isreg() else None
-                found[member.name] = member.linkname if content is None else content.read()
+                runnable = bool(member.mode & 0o111)
+                found[member.name] = member.linkname if content is None else (content.read(), runnable)
     return found
 
 
-def _unequal(expected: Mapping[str, bytes | str], found: Mapping[str, bytes | str]) -> Iterable[str]:
+def _unequal(expected: Mapping[str, object], found: Mapping[str, object]) -> Iterable[str]:
     for name in sorted(expected.keys() | found.keys()):
         if name not in found:
             yield f"{name} is not in the tarball"

@@ -13,7 +13,7 @@ from hopperforge.run.workspace import Workspace
 from hopperforge.stages import gates, gates_tools
 from hopperforge.stages.device_code import compression_gate
 from hopperforge.stages.gates_contents import licences_gate, sbom_gate
-from hopperforge.stages.gates_front import programs_gate, python_free_gate, soname_gate
+from hopperforge.stages.gates_front import archive_gate, programs_gate, python_free_gate, soname_gate
 from hopperforge.stages.tarball import tarball_gate
 from hopperforge.stages.wheel_archive import WheelArchive, read_wheel
 
@@ -118,6 +118,8 @@ def _of_front(wheel: WheelArchive, build: Build, tarball: Tarball | None) -> Seq
         results.append(python_free_gate(wheel))
     if front.soname is not None:
         results.append(soname_gate(wheel, soname=front.soname))
+    if front.archive is not None:
+        results.append(archive_gate(wheel, place=f"{package}/{front.archive}", symbols=front.symbols))
     if front.programs:
         results.append(programs_gate(wheel, front=front, package=package))
     if tarball is not None:

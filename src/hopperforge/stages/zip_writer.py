@@ -47,16 +47,22 @@ def write_zip(stream: IO[bytes], members: Iterable[Member], *, epoch: int) -> No
     moment = _moment(epoch)
     directory, offset = [], 0
     for member in members:
+        if len(member.data) > _LARGEST:
+            raise _too_large(member)
         local, central = _headers(member, packed := bytes(deflate_compress(member.data, DEFLATE_LEVEL)), moment, offset)
         stream.write(local + packed)
         directory.append(central)
         offset += len(local) + len(packed)
-        if offset > _LARGEST or len(member.data) > _LARGEST or len(directory) > _MOST_MEMBERS:
-            raise RepairError(f"{member.name} is more than a zip without extensions can hold")
+        if offset > _LARGEST or len(directory) > _MOST_MEMBERS:
+            raise _too_large(member)
     listing = b"".join(directory)
     stream.write(listing)
     count = len(directory)
     stream.write(struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, count, count, len(listing), offset, 0))
+
+
+def _too_large(member: Member) -> RepairError:
+    return RepairError(f"{member.name} is more than a zip without extensions can hold")
 
 
 def _headers(member: Member, packed: bytes, moment: tuple[int, int], offset: int) -> tuple[bytes, bytes]:

@@ -142,6 +142,37 @@ CASES = {
         LENT + FRONT % ", shares: small" + TINY,
         ("7:110: small has no sources of its own front to share",),
     ),
+    "units outside the folder of kernels": (
+        f"name: other\n{PACKAGE}needed: []\n{OWN.replace('kernels/*.cu', 'src/*.cu')}{FRONT % ''}{OWN_PROFILE}",
+        ("5:16: src/*.cu means no units: those are .cu files in the folder kernels",),
+    ),
+    "PTX of kernels that have none": (
+        LENT + FRONT % "" + OWN_PROFILE.replace("switches: []", "switches: [DISABLE_SM80]"),
+        ("10:80: ptx is for kernels of our own: upstream's have none",),
+    ),
+    "a library that is none": (
+        LENT + FRONT.replace("lib/libo.so.1", "lib/o.txt") % "" + TINY,
+        ("7:51: lib/o.txt is no place of a shared library, such as lib/libx.so.1",),
+    ),
+    "two files of one name": (
+        LENT + FRONT % ", archive: a/libo.so.1, programs: {bin/x: [exec/*.cpp], sbin/x: [more/*.cpp]}" + TINY,
+        (
+            "7:111: two files that are made have the name libo.so.1",
+            "7:156: two files that are made have the name x",
+        ),
+    ),
+    "programs of a library that they cannot look for": (
+        LENT + FRONT.replace("libo.so.1", "libo.so") % ", programs: {bin/x: [exec/*.cpp]}" + TINY,
+        ("7:111: programs look for a library by its version: lib/libo.so has none, lib/libx.so.1 has",),
+    ),
+    "what is no requirement": (
+        LENT + FRONT % ", requires: [jax=0.6]" + TINY,
+        ("7:113: jax=0.6 is not a requirement, such as jax>=0.6",),
+    ),
+    "a requirement of torch": (
+        LENT + FRONT.replace("cpp,", "torch,") % ", requires: [torch>=2.5]" + TINY + PROMISE,
+        ("7:115: which torch is required is for matrix.yaml to say",),
+    ),
     "an unknown kind": (
         LENT + FRONT.replace("cpp,", "rust,") % "" + TINY,
         ('7:15: "rust" is none of torch, cpp, jax',),
