@@ -9,7 +9,7 @@ from typing import Final, assert_never
 
 from hopperforge.config.project import Project
 from hopperforge.errors import InputError, NothingToBuildError
-from hopperforge.model.cell import Accepted, Build, Cell, Default, Plan, Rejected, one_per_name
+from hopperforge.model.cell import ANY_PLATFORM, AbiClass, Accepted, Build, Cell, Default, Plan, Rejected, one_per_name
 from hopperforge.model.matrix import Matrix, TorchFact
 from hopperforge.model.place import StorePlace
 from hopperforge.model.profile import Profile, compute_capability
@@ -48,8 +48,10 @@ class Situation:
     store: StorePlace | None = None
 
 
-def why_host(request: Request) -> str | None:
-    """Say why a request can be built on the host alone; None if containers will do."""
+def why_host(request: Request, recipe: Recipe | None = None) -> str | None:
+    """Say why a request, of this recipe, can be built on the host alone; None if containers will do."""
+    if recipe is not None and not recipe.front.kind.compiled:
+        return f"nothing of recipe {recipe.name} is compiled"
     if request.kernels is Kernels.INLINE:
         return "kernels=inline compiles on the host alone"
     if request.toolkit is ToolkitChoice.SYSTEM:
@@ -159,9 +161,12 @@ def find_recipe(project: Project, request: Request) -> Recipe:
 
 
 def _candidates(matrix: Matrix, recipe: Recipe, request: Request, situation: Situation) -> tuple[Cell, ...]:
+    profiles = request.profiles or (recipe.default_profile,)
+    if not recipe.front.kind.compiled:
+        return tuple(sorted(_uncompiled(recipe.name, profile) for profile in profiles))
     cells = {
         Cell(recipe=recipe.name, profile=profile, cuda=cuda, torch=torch, python=python, platform=situation.platform)
-        for profile in request.profiles or (recipe.default_profile,)
+        for profile in profiles
         for cuda in request.cuda or (_default_cuda(matrix, request, situation),)
         for torch, python in _frameworks(matrix, recipe, cuda, request, situation)
     }
@@ -169,6 +174,11 @@ def _candidates(matrix: Matrix, recipe: Recipe, request: Request, situation: Sit
         # where nothing goes together the reasons are the answer
         cells = {c for c in cells if not reason_of_facts(c.cuda, c.torch, c.python, matrix, recipe)} or cells
     return tuple(sorted(cells))
+
+
+def _uncompiled(recipe: str, profile: str) -> Cell:
+    """The one cell of a profile of Python alone: every machine's."""
+    return Cell(recipe=recipe, profile=profile, cuda=None, torch=None, python=None, platform=ANY_PLATFORM)
 
 
 def _frameworks(
@@ -226,7 +236,7 @@ def _defaults(project: Project, request: Request, situation: Situation) -> Mappi
     every = {
         "recipe": Default(value=recipe.name, reason="the default recipe"),
         "profile": Default(value=recipe.default_profile, reason=f"the default profile of {recipe.name}"),
-        "cuda": Default(value=str(cells[0].cuda), reason=_why_cuda(matrix, cells[0].cuda, request, situation)),
+        "cuda": _why_cuda(matrix, cells[0].cuda, request, situation),
         "torch": Default(
             value=_spread(torches, "cuda"), reason=f"the newest torch that cuda {' and '.join(torches)} serves"
         ),
@@ -234,8 +244,10 @@ def _defaults(project: Project, request: Request, situation: Situation) -> Mappi
         "engine": situation.engine,
         "executor": Default(value=DEFAULT_EXECUTOR, reason="the default executor"),
     }
-    bound = recipe.front.kind.binds_torch
-    return {word: every[word] for word in every if not given[word] and (bound or word not in ("torch", "python"))}
+    kind = recipe.front.kind
+    unasked = {"torch", "python"} if not kind.binds_torch else set()
+    unasked |= {"cuda", "executor"} if not kind.compiled else set()
+    return {word: every[word] for word in every if not given[word] and word not in unasked}
 
 
 def _spread(values: Mapping[str, str], word: str) -> str:
@@ -245,8 +257,12 @@ def _spread(values: Mapping[str, str], word: str) -> str:
     return ", ".join(f"{value} ({word} {key})" for key, value in values.items())
 
 
-def _why_cuda(matrix: Matrix, cuda: ToolkitVersion, request: Request, situation: Situation) -> str:
-    where = usable_toolkits(matrix, request.toolkit, situation).get(cuda)
+def _why_cuda(matrix: Matrix, cuda: ToolkitVersion | None, request: Request, situation: Situation) -> Default:
+    return Default(value=str(cuda), reason=_where_cuda(matrix, cuda, request, situation))
+
+
+def _where_cuda(matrix: Matrix, cuda: ToolkitVersion | None, request: Request, situation: Situation) -> str:
+    where = None if cuda is None else usable_toolkits(matrix, request.toolkit, situation).get(cuda)
     if where is not None and cuda == matrix.default_toolkit:
         return f"the default toolkit of matrix.yaml, {where}"
     match where:
@@ -273,6 +289,8 @@ def _why_python(pythons: set[str], situation: Situation) -> str:
 def _judge(
     cell: Cell, matrix: Matrix, recipe: Recipe, at_hand: Mapping[ToolkitVersion, str], choice: ToolkitChoice
 ) -> Accepted | Rejected:
+    if cell.cuda is None:
+        return Accepted(cell=cell, runtime=None, abi=AbiClass.NONE)
     reason = (
         _platform_reason(cell.platform, matrix)
         or _toolkit_reason(matrix.toolkits[cell.cuda], at_hand, choice)
@@ -322,7 +340,7 @@ def collapse(matrix: Matrix, recipe: Recipe, accepted: Iterable[Accepted], kerne
     Python never changes the bytes. Torch does not either from the stable floor on: all are bound against the floor;
     below it each torch is bound against its own. A profile comes with the architectures that the toolkit knows.
     """
-    groups: dict[tuple[str, ToolkitVersion, TorchVersion | None, str], list[Accepted]] = {}
+    groups: dict[tuple[str, ToolkitVersion | None, TorchVersion | None, str], list[Accepted]] = {}
     for found in sorted(accepted, key=lambda found: found.cell):
         cell = found.cell
         bound = None if cell.torch is None else min(cell.torch, matrix.stable_floor)
@@ -330,7 +348,7 @@ def collapse(matrix: Matrix, recipe: Recipe, accepted: Iterable[Accepted], kerne
     return tuple(
         Build(
             recipe=recipe,
-            profile=recipe.profiles[profile].for_toolkit(matrix.toolkits[cuda].oldest),
+            profile=_for_toolkit(recipe.profiles[profile], matrix, cuda),
             cuda=cuda,
             torch=bound,
             abi=cells[0].abi,
@@ -340,6 +358,10 @@ def collapse(matrix: Matrix, recipe: Recipe, accepted: Iterable[Accepted], kerne
         )
         for (profile, cuda, bound, platform), cells in sorted(groups.items(), key=lambda item: item[0])
     )
+
+
+def _for_toolkit(profile: Profile, matrix: Matrix, cuda: ToolkitVersion | None) -> Profile:
+    return profile if cuda is None else profile.for_toolkit(matrix.toolkits[cuda].oldest)
 
 
 # When nothing was accepted.
@@ -386,7 +408,9 @@ def _changes(cell: Cell, other: Cell, request: Request) -> int:
 
 def _command(cell: Cell, request: Request) -> str:
     """Write the command that builds `cell`, with the words of the request that bear on what can be built."""
-    words = [f"recipe={cell.recipe}", f"profile={cell.profile}", f"cuda={cell.cuda}"]
+    words = [f"recipe={cell.recipe}", f"profile={cell.profile}"]
+    if cell.cuda is not None:
+        words.append(f"cuda={cell.cuda}")
     if cell.torch is not None:
         words.append(f"torch={cell.torch}")
     if request.python and cell.python is not None:

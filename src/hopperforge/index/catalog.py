@@ -13,6 +13,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from hopperforge.errors import InputError
 from hopperforge.model.cell import AbiClass
+from hopperforge.model.versions import CudaVersion, ToolkitVersion
 
 CATALOG_FORMAT: Final = 1
 
@@ -72,11 +73,11 @@ class Entry:
     """One published package.
 
     `project` is the normalised name; `toolkit` what compiled it ("12.4+ptxas12.8") and `driver` the oldest NVIDIA
-    driver for it; `torch` what the metadata requires of torch ("torch>=2.9"), None where the package needs none; sizes
-    are in bytes, `metadata_sha256` is that of the core metadata beside the file; `default` says whether its profile is
-    the recipe's default; times are UTC in text; `yanked` is the reason, None if it stands; `unproven` that it was
-    published although its record lacks a proof; `attested` and `sbom` that a signature lies beside the file, and a bill
-    of materials in it; `reproduced` names who else made the same bytes.
+    driver for it, both empty where nothing was compiled; `torch` what the metadata requires of torch ("torch>=2.9"),
+    None where the package needs none; sizes are in bytes, `metadata_sha256` is that of the core metadata beside the
+    file; `default` says whether its profile is the recipe's default; times are UTC in text; `yanked` is the reason,
+    None if it stands; `unproven` that it was published although its record lacks a proof; `attested` and `sbom` that a
+    signature lies beside the file, and a bill of materials in it; `reproduced` names who else made the same bytes.
     """
 
     project: str
@@ -108,6 +109,11 @@ class Entry:
     attested: bool = False
     sbom: bool = False
     reproduced: tuple[str, ...] = ()
+
+    @property
+    def cuda(self) -> CudaVersion | None:
+        """The CUDA of the toolkit, whatever its assembler; None where nothing was compiled."""
+        return ToolkitVersion.parse(self.toolkit).cuda if self.toolkit else None
 
     @property
     def path(self) -> str:
