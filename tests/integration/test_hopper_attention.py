@@ -1,57 +1,63 @@
 """hopper_attention beside a real torch on the CPU: its own smoke tests, in an environment that has nothing else."""
 
 import subprocess
-import venv
+import sys
 from pathlib import Path
 
 import pytest
-from tests.integration.command import PROJECT
+from tests.integration.command import PROJECT, MakeHome
 from tests.integration.snippets import snippets
+
+from hopperforge.report import Recorder
+from hopperforge.run.workspace import Workspace
+from hopperforge.stages.import_gate import framework_venv
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 RECIPE = PROJECT / "recipes" / "hopper-attention"
-TORCH = "torch==2.13.0"
+EVERY = "11"  # shares no factor with the numbers of parameters, so that each value of each is run
+ALL_AT_ONCE = "import runpy, sys; [runpy.run_path(path) for path in sys.argv[1:]]"
 
 
 @pytest.fixture(scope="module")
-def interpreter(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Python with torch and pytest."""
-    folder = tmp_path_factory.mktemp("torch")
-    venv.create(folder, with_pip=True)
-    python = folder / "bin" / "python"
-    words = ("-m", "pip", "install", "--quiet", "--no-compile", "--disable-pip-version-check", TORCH, "pytest")
-    subprocess.run([python, *words], check=True)
-    return python
+def interpreter(make_home: MakeHome) -> Path:
+    """A Python with the torch that the import gates' tests fetch too."""
+    home = make_home("attention")
+    environ = {"PATH": str(Path(sys.executable).parent), "HOME": str(home)}
+    workspace = Workspace(project=PROJECT, cache=home / "cache", wheelhouse=home, environ=environ, reporter=Recorder())
+    return framework_venv(sys.executable, "torch==2.11.*", workspace)
 
 
-def environment(interpreter: Path) -> dict[str, str]:
-    """The package to be found, and compiled modules beside the interpreter: the recipe's folder stays as it is."""
+@pytest.fixture(scope="module")
+def environ(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The package and pytest to be found, and compiled modules elsewhere: the recipe's folder stays as it is."""
+    folder = tmp_path_factory.mktemp("attention")
+    words = ("install", "--quiet", "--disable-pip-version-check", "--target", folder / "pytest", "pytest")
+    subprocess.run([sys.executable, "-m", "pip", *words], check=True)
     return {
-        "PATH": str(interpreter.parent),
-        "PYTHONPATH": str(RECIPE / "python"),
-        "PYTHONPYCACHEPREFIX": str(interpreter.parents[1] / "compiled"),
+        "PATH": str(Path(sys.executable).parent),
+        "PYTHONPATH": f"{RECIPE / 'python'}:{folder / 'pytest'}",
+        "PYTHONPYCACHEPREFIX": str(folder / "compiled"),
         "OMP_NUM_THREADS": "1",
     }
 
 
-def test_the_smoke_tests_pass_where_there_is_no_gpu(interpreter: Path) -> None:
+def test_the_smoke_tests_pass_where_there_is_no_gpu(interpreter: Path, environ: dict[str, str]) -> None:
     """Numbers against float64, choices, compiled graphs, dilated attention, and the ring over gloo."""
-    smoke = RECIPE / "smoke"
     run = subprocess.run(
-        [interpreter, "-m", "pytest", "-q", "-c", smoke / "pytest.ini", smoke],
+        [interpreter, "-m", "pytest", "-q", "--every", EVERY, RECIPE / "smoke"],
         capture_output=True,
         text=True,
         check=False,
-        cwd=smoke,
-        env=environment(interpreter),
+        cwd=RECIPE,
+        env=environ,
     )
     assert run.returncode == 0, run.stdout[-8000:] + run.stderr[-2000:]
     assert " passed" in run.stdout
     assert " skipped" not in run.stdout
 
 
-def test_importing_needs_torch_and_asks_for_no_gpu(interpreter: Path) -> None:
+def test_importing_needs_torch_and_asks_for_no_gpu(interpreter: Path, environ: dict[str, str]) -> None:
     """The names of the package are there, and nothing of CUDA was started, on any machine."""
     code = (
         "import sys, torch, hopper_attention as h;"
@@ -65,23 +71,22 @@ def test_importing_needs_torch_and_asks_for_no_gpu(interpreter: Path) -> None:
         capture_output=True,
         text=True,
         check=True,
-        env=environment(interpreter),
+        env=environ,
     )
     assert run.stdout.split() == ["False", "None"]
 
 
-def test_what_the_how_to_says_runs(interpreter: Path, tmp_path: Path) -> None:
+def test_what_the_how_to_says_runs(interpreter: Path, environ: dict[str, str], tmp_path: Path) -> None:
     """Every Python snippet as it stands, the last by torchrun in two processes."""
-    *plain, ring = snippets("attention", "python")
-    assert len(plain) == 4
-    environ = environment(interpreter)
-    for number, snippet in enumerate(plain):
-        script = tmp_path / f"snippet{number}.py"
-        script.write_text(snippet, encoding="utf-8")
-        run = subprocess.run([interpreter, script], capture_output=True, text=True, check=False, env=environ)
+    scripts = []
+    for number, snippet in enumerate(snippets("attention", "python")):
+        scripts.append(tmp_path / f"snippet{number}.py")
+        scripts[-1].write_text(snippet, encoding="utf-8")
+    assert len(scripts) == 5
+    commands: list[list[str | Path]] = [
+        [interpreter, "-c", ALL_AT_ONCE, *scripts[:-1]],
+        [interpreter, "-m", "torch.distributed.run", "--nproc-per-node", "2", scripts[-1]],
+    ]
+    for command in commands:
+        run = subprocess.run(command, capture_output=True, text=True, check=False, env=environ)
         assert run.returncode == 0, run.stderr
-    script = tmp_path / "ring.py"
-    script.write_text(ring, encoding="utf-8")
-    torchrun: list[Path | str] = [interpreter.with_name("torchrun"), "--nproc-per-node", "2", script]
-    run = subprocess.run(torchrun, capture_output=True, text=True, check=False, env=environ)
-    assert run.returncode == 0, run.stderr

@@ -55,7 +55,7 @@ def test_every_call_there_is_gets_the_fastest_backend_that_can_do_all_of_it(rule
         decision = rules.decide(found, asked)
         able = [verdict.backend for verdict in decision.verdicts if verdict.usable]
         assert decision.chosen == (able[0] if able else None)
-        assert [verdict.backend for verdict in decision.verdicts] == list(rules.speed_order(capability))
+        assert [verdict.backend for verdict in decision.verdicts] == list(rules.speed_order(found, asked))
         assert able or (dtype == "float8_e4m3fn" and rules.GRADIENTS in needs)
         for name in able:
             backend = rules.BACKENDS[name]
@@ -68,11 +68,13 @@ def test_every_call_there_is_gets_the_fastest_backend_that_can_do_all_of_it(rule
 
 
 def test_every_combination_of_features_is_taken_by_a_backend_that_has_them_all(rules: ModuleType) -> None:
-    """All 65 536 of them on the GPU with the most backends."""
+    """All 98 304 that can be asked, on the GPU with the most backends: a log-sum-exp has one kind of gradient."""
     found = everywhere(rules)
     features = rules.FEATURES
     for bits in range(2 ** len(features)):
         needs = {feature for place, feature in enumerate(features) if bits >> place & 1}
+        if {rules.LSE_GRADIENT, rules.MERGE_GRADIENT} <= needs:
+            continue
         asked = call(rules, *needs, capability=(9, 0), dtype="bfloat16", head_dim=128)
         chosen = rules.decide(found, asked).chosen
         assert needs <= rules.BACKENDS[chosen].features
@@ -202,13 +204,55 @@ def test_a_trimmed_package_has_less(rules: ModuleType) -> None:
 
 
 def test_every_order_has_every_backend_once(rules: ModuleType) -> None:
-    for capability in CAPABILITIES:
-        assert sorted(rules.speed_order(capability)) == sorted(rules.BACKENDS)
+    for capability, dtype, head_dim in itertools.product(CAPABILITIES, DTYPES, HEAD_DIMS):
+        asked = call(rules, capability=capability, dtype=dtype, head_dim=head_dim)
+        for found in (everywhere(rules), everywhere(rules, fa3_fwd=frozenset({"DISABLE_HDIM64"}))):
+            assert sorted(rules.speed_order(found, asked)) == sorted(rules.BACKENDS)
+
+
+@pytest.mark.parametrize(
+    ("switches", "head_dim", "chosen"),
+    [
+        ((), 64, "fa3_fwd"),
+        (("DISABLE_HDIM64", "DISABLE_HDIM96"), 64, "sdpa_cudnn"),
+        (("DISABLE_HDIM64", "DISABLE_HDIM96"), 96, "sdpa_cudnn"),
+        (("DISABLE_HDIM64", "DISABLE_HDIM96"), 128, "fa3_fwd"),
+        (("DISABLE_HDIM96",), 72, "sdpa_cudnn"),
+        (("DISABLE_HDIM192",), 160, "fa3_fwd"),  # cuDNN does not go so far
+    ],
+)
+def test_fa3_in_a_kernel_of_a_larger_head_dim_comes_after_cudnn(
+    switches: tuple[str, ...], head_dim: int, chosen: str, rules: ModuleType
+) -> None:
+    found = {**everywhere(rules, fa3_fwd=frozenset(switches)), "flash_attn_3": rules.Found(problem="it is not here")}
+    asked = call(rules, capability=(9, 0), dtype="bfloat16", head_dim=head_dim)
+    assert rules.decide(found, asked).chosen == chosen
+
+
+@pytest.mark.parametrize(("head_dim", "chosen"), [(64, "flash_attention"), (128, "sdpa_efficient")])
+def test_float32_is_of_the_kernels_that_were_measured_faster(head_dim: int, chosen: str, rules: ModuleType) -> None:
+    asked = call(rules, capability=(9, 0), dtype="float32", head_dim=head_dim)
+    assert rules.decide(everywhere(rules), asked).chosen == chosen
+
+
+def test_training_of_merged_parts_needs_a_backend_of_its_own_kind(rules: ModuleType) -> None:
+    """FA3 is not seen to give that gradient and says so; the gradient of any log-sum-exp is more, and not cuDNN's."""
+    merged = {rules.LSE, rules.GRADIENTS, rules.MERGE_GRADIENT}
+    decision = rules.decide(everywhere(rules), call(rules, *merged, capability=(9, 0), dtype="bfloat16", head_dim=128))
+    assert decision.chosen == "sdpa_cudnn"
+    said = {verdict.backend: verdict.reason for verdict in decision.verdicts}
+    assert said["fa3_fwd"] == "it has no gradient of the log-sum-exp of parts that are merged"
+    wide = {rules.LSE, rules.GRADIENTS, rules.LSE_GRADIENT}
+    asked = call(rules, *wide, capability=(9, 0), dtype="bfloat16", head_dim=128)
+    assert rules.decide(everywhere(rules), asked).chosen == "eager"
+    dropped = call(rules, *merged, rules.DROPOUT, capability=(9, 0), dtype="bfloat16", head_dim=128)
+    assert rules.decide(everywhere(rules), dropped).chosen == "eager"
 
 
 def test_the_smallest_fallback_has_every_feature(rules: ModuleType) -> None:
     assert rules.BACKENDS["eager"].features == set(rules.FEATURES)
-    assert rules.speed_order((9, 0))[-1] == "eager"
+    asked = call(rules, capability=(9, 0), dtype="float32", head_dim=64)
+    assert rules.speed_order(everywhere(rules), asked)[-1] == "eager"
 
 
 def test_our_own_packages_are_called_by_words_they_have() -> None:

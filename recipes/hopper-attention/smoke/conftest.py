@@ -1,50 +1,56 @@
-"""Puts the package before the tests: the wheel's, or that of the checkout the kit lies in.
+"""What is hopper-attention's own in a session of smoke tests; the rest is `smoke_common`'s.
 
-The tests run on a GPU if torch finds one, else on the CPU: both are machines that the package is for.
+With --wheel the wheel is proven on a GPU. Without, the package is that of the checkout the kit lies in, and the CPU
+will do: both are machines that it is for.
 """
 
 from __future__ import annotations
 
 import sys
-import tempfile
-import zipfile
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
+HERE = Path(__file__).parent
+RECIPES = HERE.parent.parent
+if not (RECIPES / "smoke_common").is_dir():
+    raise ImportError(f"there is no {RECIPES / 'smoke_common'}: copy the whole folder recipes/, not {HERE} alone")
+sys.path[:0] = [str(HERE), str(RECIPES)]
 
-_UNPACKED = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
+from smoke_common import session
+from smoke_kit import load_subject, machine_facts, missing_gpu
+
+FEW = 12
+"""Tests of no more cases are run whole, whatever --every says."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add --wheel."""
-    parser.addoption("--wheel", type=Path, help="the wheel to test; it is unpacked, not installed")
+    """Add what all kits have, and --every for machines that are slow."""
+    session.pytest_addoption(parser)
+    parser.addoption("--every", type=int, default=1, help="of a test's many cases run each N-th alone")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Find the package."""
-    # Where the kit is run from a checkout, pytest may take that project's settings, which turn warnings into errors;
-    # torch's own warnings are not the package's.
-    config.addinivalue_line("filterwarnings", "default")
-    wheel: Path | None = config.getoption("--wheel")
-    folder = Path(__file__).parents[1] / "python"
-    if wheel is not None:
-        unpacked = tempfile.TemporaryDirectory(prefix="hopper-attention-smoke-")
-        config.stash[_UNPACKED] = unpacked
-        folder = Path(unpacked.name)
-        with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(folder)
-    sys.path.insert(0, str(folder))
     torch.set_num_threads(1)  # tensors are tiny, and threads would wait for each other
+    if config.getoption("wheel") is not None:
+        session.begin(config, session.Kit(HERE, load_subject, missing_gpu, machine_facts))
+        return
+    config.addinivalue_line("filterwarnings", "default")  # as `begin` does
+    sys.path.insert(0, str(HERE.parent / "python"))
 
 
-def pytest_unconfigure(config: pytest.Config) -> None:
-    """Remove what was unpacked."""
-    unpacked = config.stash.get(_UNPACKED, None)
-    if unpacked is not None:
-        unpacked.cleanup()
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep each N-th case of a test; where N shares no factor with the parameters' numbers, all values come up."""
+    every, cases = config.getoption("every"), defaultdict[str, list[pytest.Item]](list)
+    for item in items:
+        cases[item.nodeid.partition("[")[0]].append(item)
+    left_out = {item for found in cases.values() if len(found) > FEW for item in found if found.index(item) % every}
+    if left_out:
+        config.hook.pytest_deselected(items=[*left_out])
+        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -116,8 +114,3 @@ def refuse_second_derivatives(device: torch.device) -> None:
     (gradient,) = torch.autograd.grad(ring_attention(q, q, q).square().sum(), q, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.sum().backward()
-
-
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

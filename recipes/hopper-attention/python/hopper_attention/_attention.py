@@ -112,9 +112,49 @@ def attention(
         bias=bias,
         lse=return_lse,
     )
-    chosen = _choose(_asked(q, k, v, words), _names(backend))
-    out, lse = run_backend(chosen, q, k, v, words)
+    out, lse = _attend(q, k, v, words, backend)
     return out if lse is None else (out, lse)
+
+
+def attention_part(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    *,
+    causal: bool,
+    scale: float | None,
+    dropout: float,
+    backend: str | Sequence[str] | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`attention` with its log-sum-exp, to be put together by `merge` or as the ring does, and by nothing else.
+
+    More backends can be differentiated so: see `_parts`.
+    """
+    q, k, v = _autocast(q, k, v)
+    words = settle(
+        q,
+        k,
+        v,
+        causal=causal,
+        window=None,
+        softcap=0.0,
+        scale=scale,
+        dropout=dropout,
+        mask=None,
+        bias=None,
+        lse=True,
+        merging=True,
+    )
+    out, lse = _attend(q, k, v, words, backend)
+    if lse is None:  # never with Words.lse; said for type checkers
+        raise TypeError("attention returned no log-sum-exp")
+    return out, lse
+
+
+def _attend(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, words: Words, backend: str | Sequence[str] | None
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    return run_backend(_choose(_asked(q, k, v, words), _names(backend)), q, k, v, words)
 
 
 def explain(
@@ -189,7 +229,8 @@ def _needs(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, words: Words) -> t
         _rules.BIAS_GRADIENT: bias_gradient,
         _rules.GRADIENTS: gradients or bias_gradient,
         _rules.LSE: words.lse,
-        _rules.LSE_GRADIENT: words.lse and (gradients or bias_gradient),
+        _rules.LSE_GRADIENT: words.lse and not words.merging and (gradients or bias_gradient),
+        _rules.MERGE_GRADIENT: words.merging and gradients,
         _rules.DETERMINISTIC: words.deterministic and (gradients or bias_gradient),
         _rules.VALUE_HEAD_DIM: q.shape[-1] != v.shape[-1],
         _rules.EMPTY: 0 in q.shape or 0 in k.shape or 0 in v.shape,

@@ -14,6 +14,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from ._eager import by_heads, eager
 from ._machine import FUNCTIONS
+from ._parts import part
 from ._words import UNLIMITED, Words, visible
 
 Answer = tuple[torch.Tensor, torch.Tensor | None]
@@ -91,10 +92,20 @@ def _answer(answer: torch.Tensor | tuple[torch.Tensor, ...], words: Words) -> An
 # torch's own: heads before rows, causal aligned with the first key, and unsure of queries that see no key.
 
 
-def _run_sdpa(kernel: SDPBackend) -> Runner:
+def _with_lse(backend: str, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, words: Words) -> Answer:
+    """Ask the kernel itself; it is asked of lengths that are aligned, and no words but causal and scale."""
+    heads = q.shape[2]
+    inputs = (q.transpose(1, 2), by_heads(k, heads), by_heads(v, heads))
+    out, lse = part(backend, *inputs, causal=words.causal, scale=words.scale)
+    return out.transpose(1, 2), lse
+
+
+def _run_sdpa(backend: str, kernel: SDPBackend) -> Runner:
     def run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, words: Words) -> Answer:
-        added, answered = _added(q, k, words)
         heads = q.shape[2]
+        if words.lse:
+            return _with_lse(backend, q, k, v, words)
+        added, answered = _added(q, k, words)
         with sdpa_kernel([kernel]):
             out = scaled_dot_product_attention(
                 q.transpose(1, 2),
@@ -144,9 +155,9 @@ _RUNNERS: dict[str, Runner] = {
     "flash_attn_3": _run_fa3("flash_attn_3"),
     "flash_attn": _run_fa2,
     "flash_attention": _run_fp32,
-    "sdpa_cudnn": _run_sdpa(SDPBackend.CUDNN_ATTENTION),
-    "sdpa_flash": _run_sdpa(SDPBackend.FLASH_ATTENTION),
-    "sdpa_efficient": _run_sdpa(SDPBackend.EFFICIENT_ATTENTION),
-    "sdpa_math": _run_sdpa(SDPBackend.MATH),
+    "sdpa_cudnn": _run_sdpa("sdpa_cudnn", SDPBackend.CUDNN_ATTENTION),
+    "sdpa_flash": _run_sdpa("sdpa_flash", SDPBackend.FLASH_ATTENTION),
+    "sdpa_efficient": _run_sdpa("sdpa_efficient", SDPBackend.EFFICIENT_ATTENTION),
+    "sdpa_math": _run_sdpa("sdpa_math", SDPBackend.MATH),
     "eager": _run_eager,
 }

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 import torch
 
-from ._attention import attention
+from ._attention import attention, attention_part
 from ._merge import merge
 
 
@@ -34,6 +35,13 @@ class Settings:
     dropout: float
     backend: str | Sequence[str] | None
     lse: bool
+
+
+class _Words(TypedDict):
+    causal: bool
+    scale: float | None
+    dropout: float
+    backend: str | Sequence[str] | None
 
 
 def dilations(segment_lengths: Sequence[int], dilation_rates: Sequence[int]) -> tuple[Dilation, ...]:
@@ -137,16 +145,15 @@ def attend(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, settings: Settings
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Attend, with the log-sum-exp where the settings want it."""
-    answer = attention(
-        q,
-        k,
-        v,
-        causal=settings.causal,
-        scale=settings.scale,
-        dropout=settings.dropout,
-        return_lse=settings.lse,
-        backend=settings.backend,
-    )
+    words: _Words = {
+        "causal": settings.causal,
+        "scale": settings.scale,
+        "dropout": settings.dropout,
+        "backend": settings.backend,
+    }
+    if settings.lse:
+        return attention_part(q, k, v, **words)
+    answer = attention(q, k, v, **words)
     return (answer, None) if isinstance(answer, torch.Tensor) else answer
 
 

@@ -26,6 +26,7 @@ BIAS_GRADIENT = "gradient of the bias"
 GRADIENTS = "backward pass"
 LSE = "log-sum-exp"
 LSE_GRADIENT = "gradient of the log-sum-exp"
+MERGE_GRADIENT = "gradient of the log-sum-exp of parts that are merged"
 DETERMINISTIC = "backward pass that is the same every run"
 VALUE_HEAD_DIM = "value head dim beside another of q and k"
 EMPTY = "answer to tensors without elements"
@@ -44,6 +45,7 @@ FEATURES = (
     GRADIENTS,
     LSE,
     LSE_GRADIENT,
+    MERGE_GRADIENT,
     DETERMINISTIC,
     VALUE_HEAD_DIM,
     EMPTY,
@@ -59,6 +61,7 @@ _ANY: Capability = (0, 0)
 _VOLTA, _AMPERE, _HOPPER = (7, 0), (8, 0), (9, 0)
 _LARGE_SHARED: frozenset[Capability] = frozenset({(8, 0), (9, 0), (10, 0), (10, 3)})
 _WIDE = 192
+_FP32_FASTEST = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +152,8 @@ def _named(verdict: Verdict) -> str:
 
 
 # The kernels of FA2, FA3 and SDPA read 16 bytes at once. What was never seen to be right on a GPU by the smoke tests is
-# left out: cuDNN with dropout, SDPA under deterministic algorithms, wider value heads in FA3.
+# left out: cuDNN with dropout, SDPA under deterministic algorithms, wider value heads in FA3, and the backward passes
+# of FA2 and FA3 for parts that are merged, which `_parts` would serve as it does SDPA's.
 _FA3_FEATURES = frozenset({CAUSAL, UNALIGNED, WINDOW, SOFTCAP, GRADIENTS, LSE, DETERMINISTIC})
 _FA3_DTYPES = {BFLOAT16: _HOPPER, FLOAT16: _HOPPER, FLOAT8: _HOPPER}
 _HALVES = {BFLOAT16: _AMPERE, FLOAT16: _AMPERE}
@@ -205,7 +209,7 @@ BACKENDS: Mapping[str, Backend] = {
             dtypes=_HALVES,
             multiple=8,
             largest=128,
-            features=frozenset({CAUSAL, GRADIENTS}),
+            features=frozenset({CAUSAL, GRADIENTS, LSE, MERGE_GRADIENT}),
         ),
         Backend(
             name="sdpa_flash",
@@ -215,7 +219,8 @@ BACKENDS: Mapping[str, Backend] = {
             multiple=8,
             largest=256,
             wide_backward=False,
-            features=frozenset({CAUSAL, DROPOUT, GRADIENTS}),
+            features=frozenset({CAUSAL, DROPOUT, GRADIENTS, LSE, MERGE_GRADIENT}),
+            apart=((LSE, DROPOUT),),
         ),
         Backend(
             name="sdpa_efficient",
@@ -231,7 +236,7 @@ BACKENDS: Mapping[str, Backend] = {
             package=PYTORCH,
             dtypes=dict.fromkeys((BFLOAT16, FLOAT16, FLOAT32, FLOAT64), _ANY),
             anywhere=True,
-            features=EVERYTHING - {SOFTCAP, WIDE_BIAS, LSE, LSE_GRADIENT, EMPTY},
+            features=EVERYTHING - {SOFTCAP, WIDE_BIAS, LSE, LSE_GRADIENT, MERGE_GRADIENT, EMPTY},
         ),
         Backend(
             name="eager",
@@ -244,8 +249,10 @@ BACKENDS: Mapping[str, Backend] = {
     )
 }
 
-# Forward on an H200, bfloat16: FA3 682, cuDNN 605, FA2 345 TFLOP/s at 16384 tokens. On A100 and its kin torch itself
-# prefers FA2 to cuDNN. Which is fastest for each shape and backward is to be measured; order never decides correctness.
+# Measured on an H200 with torch 2.11 (benchmarks/attention_choice.py), forward at head dim 128: FA3 is up to 1.2 times
+# as fast as cuDNN from 2048 tokens on, and equal at 512; cuDNN is 1.3 to 2 times as fast as torch's FA2, both passes
+# too. On A100 and its kin torch itself prefers FA2 to cuDNN; nothing was measured there. Order never decides whether an
+# answer is right.
 _PLAIN = ("flash_attention", "sdpa_efficient", "sdpa_math", "eager")
 _ORDERS: tuple[tuple[Capability, tuple[str, ...]], ...] = (
     (_HOPPER, ("fa3_fwd", "flash_attn_3", "sdpa_cudnn", "flash_attn", "sdpa_flash", *_PLAIN)),
@@ -343,9 +350,41 @@ def _dot(capability: Capability) -> str:
     return f"{capability[0]}.{capability[1]}"
 
 
-def speed_order(capability: Capability | None) -> tuple[str, ...]:
-    """Every backend, the fastest first, for a GPU; without one the order is that of the oldest."""
-    return next(names for since, names in _ORDERS if (capability or _ANY) >= since)
+def speed_order(found: Mapping[str, Found], call: Call) -> tuple[str, ...]:
+    """Every backend, the fastest first, for a call on a GPU; without one the order is that of the oldest.
+
+    Measured on an H200, as above:
+
+    | call                                                    | is taken later                                      |
+    |---------------------------------------------------------|-----------------------------------------------------|
+    | a head dim for which an FA3 package has only a kernel   | FA3 than cuDNN: at 64 in a kernel of 128 it took    |
+    | of a larger one                                         | 1.3 to 1.8 times as long                            |
+    | float32, head dims above 64                             | flash-attn-fp32 than SDPA's memory-efficient, 1.1   |
+    |                                                         | to 1.2 times as long; at 64 it is the faster by up  |
+    |                                                         | to 1.15                                             |
+    """
+    order = next(names for since, names in _ORDERS if (call.capability or _ANY) >= since)
+    for name, rival in (("fa3_fwd", "sdpa_cudnn"), ("flash_attn_3", "sdpa_cudnn")):
+        if rounds_up(found[name].switches, call.head_dim):
+            order = _later(order, name, rival)
+    if call.dtype == FLOAT32 and call.head_dim > _FP32_FASTEST:
+        order = _later(order, "flash_attention", "sdpa_efficient")
+    return order
+
+
+def rounds_up(switches: Collection[str], head_dim: int) -> bool:
+    """Whether FA3 trimmed by `switches` takes a head dim by a kernel of a larger one than upstream would."""
+    own = next((dim for dim in _FA3_HEAD_DIMS if dim >= head_dim), None)
+    return own is not None and f"DISABLE_HDIM{own}" in switches
+
+
+def _later(order: Sequence[str], name: str, rival: str) -> tuple[str, ...]:
+    """The order with `name` right behind `rival`, if it is before it."""
+    if order.index(name) > order.index(rival):
+        return tuple(order)
+    kept = [one for one in order if one != name]
+    kept.insert(kept.index(rival) + 1, name)
+    return tuple(kept)
 
 
 def decide(found: Mapping[str, Found], call: Call, wanted: Sequence[str] = ()) -> Decision:
@@ -357,7 +396,7 @@ def decide(found: Mapping[str, Found], call: Call, wanted: Sequence[str] = ()) -
     unknown = [name for name in wanted if name not in BACKENDS]
     if unknown:
         raise ValueError(f"there is no attention backend {unknown[0]}; there are {', '.join(BACKENDS)}")
-    order = speed_order(call.capability)
+    order = speed_order(found, call)
     asked = (*wanted, *(name for name in order if name not in wanted))
     verdicts = tuple(_judge(name, found[name], call) for name in asked)
     allowed = wanted or order

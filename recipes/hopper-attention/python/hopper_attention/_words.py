@@ -19,7 +19,8 @@ class Words:
     """The words of one call, settled.
 
     `window` is (keys before, keys behind) that a query sees beside its own, -1 for no bound; None where it bounds
-    nothing. `bias` holds -inf where a mask was given as well. `deterministic` is torch's own setting.
+    nothing. `bias` holds -inf where a mask was given as well. `merging` says that the log-sum-exp has the gradient of a
+    part that is merged with others, and no other. `deterministic` is torch's own setting.
     """
 
     causal: bool
@@ -30,6 +31,7 @@ class Words:
     mask: torch.Tensor | None
     bias: torch.Tensor | None
     lse: bool
+    merging: bool = False
     deterministic: bool = False
 
 
@@ -46,6 +48,7 @@ def settle(
     mask: torch.Tensor | None,
     bias: torch.Tensor | None,
     lse: bool,
+    merging: bool = False,
 ) -> Words:
     """Check tensors and words; ValueError and TypeError say what was found and what should be."""
     check_tensors(q, k, v)
@@ -71,6 +74,7 @@ def settle(
         mask=mask,
         bias=bias,
         lse=lse,
+        merging=merging,
         deterministic=torch.are_deterministic_algorithms_enabled(),
     )
 
