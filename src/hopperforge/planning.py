@@ -3,13 +3,14 @@
 Pure functions over the project's facts and one Situation; nothing here looks at the machine, the disk or the clock.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
+from hopperforge.collapsing import collapse
 from hopperforge.config.project import Project
 from hopperforge.errors import InputError, NothingToBuildError
-from hopperforge.model.cell import ANY_PLATFORM, AbiClass, Accepted, Build, Cell, Default, Plan, Rejected, one_per_name
+from hopperforge.model.cell import ANY_PLATFORM, AbiClass, Accepted, Cell, Default, Plan, Rejected, one_per_name
 from hopperforge.model.matrix import Matrix, TorchFact
 from hopperforge.model.place import StorePlace
 from hopperforge.model.profile import Profile, compute_capability
@@ -329,39 +330,6 @@ def _toolkit_reason(fact: ToolkitFact, at_hand: Mapping[ToolkitVersion, str], ch
     limit = "" if choice is ToolkitChoice.AUTO else f" with toolkit={choice}"
     origins = ", ".join(fact.origins)
     return f"the CUDA {fact.version} toolkit is not at hand{limit}; at hand: {join(at_hand)}; its origins: {origins}"
-
-
-# From accepted cells to builds.
-
-
-def collapse(matrix: Matrix, recipe: Recipe, accepted: Iterable[Accepted], kernels: Kernels) -> tuple[Build, ...]:
-    """Collapse cells with equal bytes; the builds ascend.
-
-    Python never changes the bytes. Torch does not either from the stable floor on: all are bound against the floor;
-    below it each torch is bound against its own. A profile comes with the architectures that the toolkit knows.
-    """
-    groups: dict[tuple[str, ToolkitVersion | None, TorchVersion | None, str], list[Accepted]] = {}
-    for found in sorted(accepted, key=lambda found: found.cell):
-        cell = found.cell
-        bound = None if cell.torch is None else min(cell.torch, matrix.stable_floor)
-        groups.setdefault((cell.profile, cell.cuda, bound, cell.platform), []).append(found)
-    return tuple(
-        Build(
-            recipe=recipe,
-            profile=_for_toolkit(recipe.profiles[profile], matrix, cuda),
-            cuda=cuda,
-            torch=bound,
-            abi=cells[0].abi,
-            platform=platform,
-            kernels=kernels,
-            cells=tuple(cells),
-        )
-        for (profile, cuda, bound, platform), cells in sorted(groups.items(), key=lambda item: item[0])
-    )
-
-
-def _for_toolkit(profile: Profile, matrix: Matrix, cuda: ToolkitVersion | None) -> Profile:
-    return profile if cuda is None else profile.for_toolkit(matrix.toolkits[cuda].oldest)
 
 
 # When nothing was accepted.

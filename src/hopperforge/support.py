@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from packaging.version import Version
 
+from hopperforge.collapsing import collapse
 from hopperforge.config.project import Project
 from hopperforge.model.cell import ANY_PLATFORM, Accepted, Build, Cell, Rejected
 from hopperforge.model.keys import JsonValue
@@ -20,7 +21,7 @@ from hopperforge.model.request import Request
 from hopperforge.model.versions import PythonVersion, ToolkitVersion, TorchVersion
 from hopperforge.model.wheel import ImportProof
 from hopperforge.pairing import pair, reason_of_facts
-from hopperforge.planning import FETCHED, Situation, collapse, find_recipe, judge_each
+from hopperforge.planning import FETCHED, Situation, find_recipe, judge_each
 
 _V = TypeVar("_V", TorchVersion, PythonVersion, ToolkitVersion)
 

@@ -23,6 +23,8 @@ from hopperforge.index.flat import Machines, misfits
 from hopperforge.index.pages import cudas_of, shelves_of, simple_pages
 from hopperforge.index.proof import PYTHON_GATES, unproven_reasons
 from hopperforge.index.served import Choices, served_by
+from hopperforge.index.site import site_pages
+from hopperforge.index.site_chooser import make_chooser
 from hopperforge.index.site_rows import make_rows
 from hopperforge.model.cell import AbiClass, Build
 from hopperforge.model.front import Front, FrontKind
@@ -403,8 +405,15 @@ def test_the_page_says_whom_it_serves() -> None:
     both = catalog(listed(), entry("3.0.0+cu130"))
     choices = Choices.of(both)
     served = served_by(listed(), choices)
-    assert (served.cudas, served.torches[0], served.pythons[0], served.gpus) == (("13.0",), "2.9", "3.10", ())
-    row = next(row for row in make_rows(both, choices) if row.entry.project == "plain")
+    assert (served.cudas, served.torches[0], served.pythons[0]) == (("13.0",), "2.9", "3.10")
+    assert {"H100, H200", "V100"} <= set(served.gpus)
+    rows = make_rows(both, choices)
+    row = next(row for row in rows if row.entry.project == "plain")
+    (chosen,) = (one for one in make_chooser(rows, choices).packages if one["row"] == row.anchor)
+    assert chosen["answers"]["machine"] == ["x86_64"]  # type: ignore[index,call-overload]
+    page = site_pages(both)["index.html"].decode()
+    assert "none: nothing is compiled" in page
+    assert "any machine" in page
     assert (row.machines, row.glibc, row.library_size) == (("any",), "", "none")
     assert row.cells == "torch>=2.9, any Python and any CUDA"
 

@@ -132,7 +132,11 @@ def test_each_unknown_field_is_named(where: tuple[str | int, ...]) -> None:
 
 
 def test_record_of_another_format_is_refused() -> None:
-    assert _refused(PLAIN | {"format": 5}).detail == ("format: Input should be 4",)
+    assert _refused(PLAIN | {"format": 6}).detail == ("format: Input should be 5",)
+
+
+def test_record_of_format_4_is_read_as_it_is() -> None:
+    assert Record.from_json(json.dumps(PLAIN | {"format": 4}).encode(), "a.whl.json") == record()
 
 
 def _of_format_3(plain: Any) -> Any:

@@ -11,7 +11,6 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
-import torch
 
 HERE = Path(__file__).parent
 RECIPES = HERE.parent.parent
@@ -19,6 +18,7 @@ if not (RECIPES / "smoke_common").is_dir():
     raise ImportError(f"there is no {RECIPES / 'smoke_common'}: copy the whole folder recipes/, not {HERE} alone")
 sys.path[:0] = [str(HERE), str(RECIPES)]
 
+import torch
 from smoke_common import session
 from smoke_kit import load_subject, machine_facts, missing_gpu
 

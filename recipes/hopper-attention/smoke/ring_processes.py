@@ -1,16 +1,25 @@
-"""One process of a ring: its shard against the same attention over the whole sequence, which it computes as well."""
+"""Rings of processes: each has a shard, and the same attention over the whole sequence, which it computes as well.
+
+    python ring_processes.py FOLDER WORLD...    # a ring of as many ranks for each WORLD
+
+One program, so that torch is imported once; its ranks are forked where there is no GPU, for CUDA cannot be forked.
+"""
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
+import torch.multiprocessing
 from hopper_attention import attention, dilated_attention
 from hopper_attention.ring import ring_attention, ring_dilated_attention
 
 SHARD = 8
+SECONDS = 240
 PAIRS = [((8,), (2,)), ((4, 16), (1, 2)), ((4, 8, 16), (1, 2, 4)), ((16,), (4,)), ((64,), (1,)), ((2, 32), (1, 8))]
 
 
@@ -114,3 +123,24 @@ def refuse_second_derivatives(device: torch.device) -> None:
     (gradient,) = torch.autograd.grad(ring_attention(q, q, q).square().sum(), q, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.sum().backward()
+
+
+def begin(folder: Path, worlds: list[int]) -> None:
+    """Run a ring of each size, one after the other; SystemExit if a rank failed."""
+    torch.set_num_threads(1)
+    context = torch.multiprocessing.get_context("spawn" if torch.cuda.is_available() else "fork")
+    for world in worlds:
+        meeting = (folder / f"meeting{world}").as_uri()
+        ranks = [context.Process(target=main, args=(rank, world, meeting), daemon=True) for rank in range(world)]
+        for rank in ranks:
+            rank.start()
+        for rank in ranks:
+            rank.join(SECONDS)
+        codes = [rank.exitcode for rank in ranks]
+        if any(codes) or None in codes:
+            raise SystemExit(f"of {world} ranks, the exit codes are {codes}")
+
+
+if __name__ == "__main__":
+    begin(Path(sys.argv[1]), [int(text) for text in sys.argv[2:]])
+    sys.stdout.write(f"ranks {' '.join(sys.argv[2:])}\n")

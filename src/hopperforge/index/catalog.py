@@ -4,6 +4,7 @@ It is small beside the records it is made of, for it is read and written whole a
 package in full, unit by unit, is in its record, which lies beside the file in the pool.
 """
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -113,7 +114,7 @@ class Entry:
     @property
     def cuda(self) -> CudaVersion | None:
         """The CUDA of the toolkit, whatever its assembler; None where nothing was compiled."""
-        return ToolkitVersion.parse(self.toolkit).cuda if self.toolkit else None
+        return _cuda(self.toolkit) if self.toolkit else None
 
     @property
     def path(self) -> str:
@@ -153,6 +154,12 @@ class Catalog:
                 f"{place} is not a catalog this hopperforge can read",
                 detail=[f"{_field(item['loc'])}: {item['msg']}" for item in error.errors(include_url=False)],
             ) from error
+
+
+@functools.cache
+def _cuda(toolkit: str) -> CudaVersion:
+    """Thousands of packages share a few."""
+    return ToolkitVersion.parse(toolkit).cuda
 
 
 def _field(location: tuple[int | str, ...]) -> str:

@@ -68,7 +68,7 @@ class Served:
 def served_by(entry: Entry, choices: Choices) -> Served:
     """Say whom a package serves: what its metadata allows, and the cells it was built for in any case.
 
-    One that binds to no torch and requires none serves whoever has any, or none.
+    One that binds to no torch and requires none serves whoever has any, or none; without machine code, every GPU.
     """
     listed = [cuda for cuda in choices.cudas if any(shelf != EVERYTHING for shelf in shelves_of(entry, (cuda,)))]
     torches = {cell.torch for cell in entry.cells} | _allowed(_torch_specifier(entry.torch), choices.torches)
@@ -78,7 +78,7 @@ def served_by(entry: Entry, choices: Choices) -> Served:
         cudas=tuple(map(str, listed)),
         torches=tuple(one for one in choices.torches if one in torches or free),
         pythons=tuple(one for one in choices.pythons if one in pythons),
-        gpus=tuple(dict.fromkeys(GPUS.get(code, code) for code in sorted(entry.architectures, reverse=True))),
+        gpus=tuple(dict.fromkeys(GPUS.get(code, code) for code in sorted(entry.architectures or GPUS, reverse=True))),
     )
 
 
