@@ -16,7 +16,18 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 RECIPE = PROJECT / "recipes" / "hopper-attention"
 EVERY = "11"  # shares no factor with the numbers of parameters, so that each value of each is run
-ALL_AT_ONCE = "import runpy, sys; [runpy.run_path(path) for path in sys.argv[1:]]"
+IMPORTED = """
+import sys, torch, hopper_attention as h
+assert not torch.cuda.is_initialized()
+assert all(hasattr(h, name) for name in h.__all__)
+assert "fa3_fwd_interface" not in sys.modules
+assert (h.is_flash_attention_3_available(), h.get_flash_attention_version()) == (False, None)
+"""
+ALL_AT_ONCE = """
+import runpy
+for path in sys.argv[1:]:
+    runpy.run_path(path)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -57,34 +68,17 @@ def test_the_smoke_tests_pass_where_there_is_no_gpu(interpreter: Path, environ: 
     assert " skipped" not in run.stdout
 
 
-def test_importing_needs_torch_and_asks_for_no_gpu(interpreter: Path, environ: dict[str, str]) -> None:
-    """The names of the package are there, and nothing of CUDA was started, on any machine."""
-    code = (
-        "import sys, torch, hopper_attention as h;"
-        "assert not torch.cuda.is_initialized();"
-        "assert all(hasattr(h, name) for name in h.__all__);"
-        "assert 'fa3_fwd_interface' not in sys.modules;"
-        "print(h.is_flash_attention_3_available(), h.get_flash_attention_version())"
-    )
-    run = subprocess.run(
-        [interpreter, "-W", "ignore", "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=environ,
-    )
-    assert run.stdout.split() == ["False", "None"]
-
-
-def test_what_the_how_to_says_runs(interpreter: Path, environ: dict[str, str], tmp_path: Path) -> None:
-    """Every Python snippet as it stands, the last by torchrun in two processes."""
+def test_importing_asks_for_no_gpu_and_what_the_how_to_says_runs(
+    interpreter: Path, environ: dict[str, str], tmp_path: Path
+) -> None:
+    """Every Python snippet as it stands, after the import in one process, the last by torchrun in two."""
     scripts = []
     for number, snippet in enumerate(snippets("attention", "python")):
         scripts.append(tmp_path / f"snippet{number}.py")
         scripts[-1].write_text(snippet, encoding="utf-8")
     assert len(scripts) == 5
     commands: list[list[str | Path]] = [
-        [interpreter, "-c", ALL_AT_ONCE, *scripts[:-1]],
+        [interpreter, "-c", IMPORTED + ALL_AT_ONCE, *scripts[:-1]],
         [interpreter, "-m", "torch.distributed.run", "--nproc-per-node", "2", scripts[-1]],
     ]
     for command in commands:

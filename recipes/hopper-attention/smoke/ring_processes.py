@@ -1,6 +1,6 @@
 """Rings of processes: each has a shard, and the same attention over the whole sequence, which it computes as well.
 
-    python ring_processes.py FOLDER WORLD...    # a ring of as many ranks for each WORLD
+    python ring_processes.py FOLDER EVERY WORLD...    # a ring of WORLD ranks for each, of its cases each EVERY-th
 
 One program, so that torch is imported once; its ranks are forked where there is no GPU, for CUDA cannot be forked.
 """
@@ -20,10 +20,10 @@ from hopper_attention.ring import ring_attention, ring_dilated_attention
 
 SHARD = 8
 SECONDS = 240
-PAIRS = [((8,), (2,)), ((4, 16), (1, 2)), ((4, 8, 16), (1, 2, 4)), ((16,), (4,)), ((64,), (1,)), ((2, 32), (1, 8))]
+PAIRS = [((4, 8, 16), (1, 2, 4)), ((8,), (2,)), ((2, 32), (1, 8)), ((4, 16), (1, 2)), ((64,), (1,)), ((16,), (4,))]
 
 
-def main(rank: int, world: int, meeting: str) -> None:
+def main(rank: int, world: int, meeting: str, every: int) -> None:
     """Compare every case; an assertion that fails ends the process, and with it the test."""
     on_gpu = torch.cuda.device_count() >= world
     device = torch.device("cuda", rank) if on_gpu else torch.device("cpu")
@@ -33,7 +33,7 @@ def main(rank: int, world: int, meeting: str) -> None:
     try:
         for causal in (False, True):
             compare((rank, world), device, causal, (ring_attention, attention), {})
-            for lengths, rates in PAIRS:
+            for lengths, rates in PAIRS[::every]:
                 words = {"segment_lengths": lengths, "dilation_rates": rates}
                 compare((rank, world), device, causal, (ring_dilated_attention, dilated_attention), words)
             drop(rank, device, causal)
@@ -125,13 +125,13 @@ def refuse_second_derivatives(device: torch.device) -> None:
         gradient.sum().backward()
 
 
-def begin(folder: Path, worlds: list[int]) -> None:
+def begin(folder: Path, every: int, worlds: list[int]) -> None:
     """Run a ring of each size, one after the other; SystemExit if a rank failed."""
     torch.set_num_threads(1)
     context = torch.multiprocessing.get_context("spawn" if torch.cuda.is_available() else "fork")
     for world in worlds:
         meeting = (folder / f"meeting{world}").as_uri()
-        ranks = [context.Process(target=main, args=(rank, world, meeting), daemon=True) for rank in range(world)]
+        ranks = [context.Process(target=main, args=(rank, world, meeting, every), daemon=True) for rank in range(world)]
         for rank in ranks:
             rank.start()
         for rank in ranks:
@@ -142,5 +142,5 @@ def begin(folder: Path, worlds: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    begin(Path(sys.argv[1]), [int(text) for text in sys.argv[2:]])
-    sys.stdout.write(f"ranks {' '.join(sys.argv[2:])}\n")
+    begin(Path(sys.argv[1]), int(sys.argv[2]), [int(text) for text in sys.argv[3:]])
+    sys.stdout.write(f"ranks {' '.join(sys.argv[3:])}\n")
