@@ -181,9 +181,15 @@ class Selection:
         return self._taken(q, self.queries), self._taken(k, self.keys), self._taken(v, self.keys)
 
     def _taken(self, tensor: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        """Take a diagonal where heads come in whole groups of the rate: its backward copies, that of indices sorts."""
         batch, seqlen, heads, head_dim = tensor.shape
         rows = tensor.reshape(batch, seqlen // self.rate, self.rate, heads, head_dim)
-        return rows[:, :, places, torch.arange(heads, device=tensor.device)]
+        groups, left = divmod(self.keys.shape[0], self.rate)
+        if left:
+            return rows[:, :, places, torch.arange(heads, device=tensor.device)]
+        parted = rows.unflatten(3, (groups, self.rate, -1))  # each group has every place, for heads that share a key
+        chosen = parted.diagonal(dim1=2, dim2=4).movedim(-1, 3)
+        return chosen.reshape(batch, seqlen // self.rate, heads, head_dim)
 
     def spread(self, out: torch.Tensor, lse: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Put answers back to their positions; at others the output is zero and the log-sum-exp -inf."""
