@@ -1,5 +1,6 @@
 """hopper_attention beside a real torch on the CPU: its own smoke tests, in an environment that has nothing else."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,13 +9,20 @@ import pytest
 from tests.integration.command import PROJECT, MakeHome
 from tests.integration.snippets import snippets
 
+from hopperforge.config.project import load_project
+from hopperforge.model.request import Request
+from hopperforge.model.versions import PythonVersion, TorchVersion
+from hopperforge.model.wheel import ImportProof
+from hopperforge.planning import Situation, make_plan
 from hopperforge.report import Recorder
 from hopperforge.run.workspace import Workspace
-from hopperforge.stages.import_gate import framework_venv
+from hopperforge.stages.front_python import PythonInputs, make_python_wheel
+from hopperforge.stages.import_gate import framework_venv, prove_import
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 RECIPE = PROJECT / "recipes" / "hopper-attention"
+TORCH = TorchVersion(2, 11)
 EVERY = "11"  # shares no factor with the numbers of parameters, so that each value of each is run
 IMPORTED = """
 import sys, torch, hopper_attention as h
@@ -31,26 +39,44 @@ for path in sys.argv[1:]:
 
 
 @pytest.fixture(scope="module")
-def interpreter(make_home: MakeHome) -> Path:
-    """A Python with the torch that the import gates' tests fetch too."""
+def workspace(make_home: MakeHome) -> Workspace:
     home = make_home("attention")
-    environ = {"PATH": str(Path(sys.executable).parent), "HOME": str(home)}
-    workspace = Workspace(project=PROJECT, cache=home / "cache", wheelhouse=home, environ=environ, reporter=Recorder())
-    return framework_venv(sys.executable, "torch==2.11.*", workspace)
+    return Workspace(
+        project=PROJECT, cache=home / "cache", wheelhouse=home, environ=dict(os.environ), reporter=Recorder()
+    )
+
+
+@pytest.fixture(scope="module")
+def interpreter(workspace: Workspace) -> Path:
+    """A Python with the torch that the import gates' tests fetch too."""
+    return framework_venv(sys.executable, f"torch=={TORCH}.*", workspace)
 
 
 @pytest.fixture(scope="module")
 def environ(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The package and pytest to be found, and compiled modules elsewhere: the recipe's folder stays as it is."""
+    """The package and pytest to be found; the recipe's folder stays as it is, for it goes into wheels."""
     folder = tmp_path_factory.mktemp("attention")
     words = ("install", "--quiet", "--disable-pip-version-check", "--target", folder / "pytest", "pytest")
     subprocess.run([sys.executable, "-m", "pip", *words], check=True)
     return {
         "PATH": str(Path(sys.executable).parent),
         "PYTHONPATH": f"{RECIPE / 'python'}:{folder / 'pytest'}",
-        "PYTHONPYCACHEPREFIX": str(folder / "compiled"),
+        "PYTHONDONTWRITEBYTECODE": "1",
         "OMP_NUM_THREADS": "1",
     }
+
+
+def test_the_wheel_imports_beside_a_real_torch(workspace: Workspace, tmp_path: Path) -> None:
+    """What `nox -s verify -- wheel=... torch=2.11` asks: the import, for there are no operators and no guard."""
+    project = load_project(PROJECT)
+    here = Situation(toolkits_at_hand={}, python=PythonVersion(3, 11), platform="linux_x86_64")
+    (build,) = make_plan(project, Request(recipe="hopper-attention"), here).builds
+    wheel = make_python_wheel(PythonInputs.read(build, project.pin_of(build.recipe), workspace), tmp_path).path
+    promise = build.recipe.promised
+    assert promise is not None
+    result = prove_import(wheel, promise=promise, torch=TORCH, python=sys.executable, workspace=workspace)
+    assert (result.passed, ImportProof.parse(result.name) is not None) == (True, True), result.detail
+    assert result.detail.startswith("hopper_attention imports beside torch 2.11")
 
 
 def test_the_smoke_tests_pass_where_there_is_no_gpu(interpreter: Path, environ: dict[str, str]) -> None:

@@ -1,6 +1,7 @@
 """Packages of Python alone: what is planned, what decides their bytes, and every gate that can refuse them."""
 
 import dataclasses
+import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,6 +45,8 @@ from hopperforge.provenance.sbom import make_sbom, sbom_problems
 from hopperforge.provenance.statement import make_statement
 from hopperforge.stages.front_python import PythonInputs, make_python_wheel
 from hopperforge.stages.gates_python import modules_gate, pure_gate
+from hopperforge.stages.import_gate import probe_order
+from hopperforge.stages.import_probe import problems
 from hopperforge.stages.verify import verify_python
 from hopperforge.stages.wheel_archive import WheelArchive, read_wheel
 from hopperforge.support import make_support, text_rows
@@ -274,6 +277,15 @@ def test_gate_install_refuses_what_pip_refuses(tmp_path: Path) -> None:
     with pytest.raises(GateError) as caught:
         judge(tmp_path, make_python_wheel(given, tmp_path / "out"), given)
     assert any("install: pip refuses the wheel" in line for line in caught.value.detail)
+
+
+def test_gate_import_refuses_a_package_that_does_not_import() -> None:
+    """What `verify` asks of Python alone is the import; the probe runs beside a torch, and comes no further here."""
+    promise = pure().promised
+    assert promise is not None
+    order = json.loads(probe_order(dataclasses.replace(promise, module="no_such_package")))
+    (said,) = problems(order)
+    assert said.startswith("import no_such_package fails: ModuleNotFoundError")
 
 
 def test_metadata_must_say_that_it_is_for_all(tmp_path: Path) -> None:
