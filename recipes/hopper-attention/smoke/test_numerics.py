@@ -139,6 +139,20 @@ def test_backward(
             near(found, right, 10 * DTYPES[dtype])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("causal", [False, True], ids=["full", "causal"])
+@pytest.mark.parametrize("shape", [(48, 48, 4, 4, 64, 64), (48, 48, 4, 2, 128, 128)], ids=str)
+def test_log_sum_exp(shape: tuple[int, ...], causal: bool, dtype: torch.dtype, device: torch.device) -> None:
+    """Of lengths and head dims that the kernels of GPUs take, without gradients: natural, and wide."""
+    inputs, words = tensors(shape, dtype, device), {"causal": causal, "return_lse": True}
+    wanted = expected([tensor.cpu().double() for tensor in inputs], {"causal": causal})
+    for name in usable(inputs, words):
+        out, lse = attention(*inputs, **words, backend=name)
+        assert lse.dtype == torch.float32
+        near(out, wanted[0], DTYPES[dtype])
+        near(lse, wanted[1], DTYPES[dtype])
+
+
 @pytest.mark.parametrize("shape", [(2, 0, 4, 8), (0, 3, 4, 8), (2, 3, 0, 8)], ids=str)
 def test_tensors_without_elements(shape: tuple[int, ...], device: torch.device) -> None:
     """No queries, no batch: an empty answer; no keys: zeros."""
