@@ -81,6 +81,17 @@ def test_what_else_a_kernel_keeps_comes_back_in_its_order(monkeypatch: pytest.Mo
     assert torch.equal(told[2], mark)
 
 
+@pytest.mark.parametrize("kernel", ["sdpa_cudnn", "sdpa_flash"])
+def test_the_operators_of_gpus_take_what_they_are_handed(kernel: str) -> None:
+    """Forward and backward by shapes alone, on tensors without elements: what torch says the operators return."""
+    rows = [torch.randn(2, 64, 4, 128, device="meta", dtype=torch.bfloat16) for _ in range(3)]
+    inputs = [tensor.transpose(1, 2).requires_grad_() for tensor in rows]
+    out, lse = part(kernel, *inputs, causal=True, scale=SCALE)
+    assert (out.shape, lse.shape, lse.dtype) == (inputs[0].shape, inputs[0].shape[:-1], torch.float32)
+    for gradient in torch.autograd.grad(out.sum() + lse.sum(), inputs):
+        assert gradient.shape == inputs[0].shape
+
+
 def test_a_part_of_almost_no_share_shifts_no_output_far() -> None:
     """Gradients of 1e-30, whose squares underflow in float32, and of zero."""
     out, other = torch.randn(2, 4, 16)
