@@ -154,18 +154,18 @@ def judge(wheel: Path, folder: Path) -> None:
             build=made,
             driver=driver,
             requires=(),
-            contents=unknown(made),
+            contents=unknown(made, cuda),
             workspace=workspace,
         )
 
 
-def unknown(made: Build) -> Contents:
+def unknown(made: Build, cuda: ToolkitVersion) -> Contents:
     """Contents of which nothing is known, as of a wheel of somebody else's."""
     return Contents(
         name=made.recipe.package.distribution,
         version=made.version,
         source=SourceFacts(pin="", commit="", epoch=0, trees={}, origin="", patches={}, kernel_tree="", front_tree=""),
-        toolkit=ToolkitFacts(version=made.cuda, release="", origin=ToolkitOrigin.REGISTRY, fingerprint={}),
+        toolkit=ToolkitFacts(version=cuda, release="", origin=ToolkitOrigin.REGISTRY, fingerprint={}),
         host_compiler=CompilerFacts(version="", fingerprint={}),
         image=None,
         front=FrontFacts(kind=FrontKind.TORCH_UPSTREAM, framework=None, sources={}, flags=(), tools={}),

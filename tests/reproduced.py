@@ -20,6 +20,7 @@ COMMAND = "nox -s build -- {words} && python -m tests.reproduced wheelhouse/{fil
 def expected_of(record: Record) -> dict[str, Any]:
     """Take the hashes out of a record: what went in, so that a difference can be told from its cause, and what came."""
     assert record.pack is not None
+    assert record.toolkit is not None
     assert record.image is not None
     assert record.front.framework is not None
     return {

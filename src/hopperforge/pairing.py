@@ -22,7 +22,7 @@ def pair(cell: Cell, matrix: Matrix, recipe: Recipe) -> Accepted | None:
 
     A cell without a torch brings its own runtime and needs no other.
     """
-    if cell.torch is None:
+    if cell.torch is None or cell.cuda is None:
         return Accepted(cell=cell, runtime=None, abi=AbiClass.NONE)
     abi = abi_class(matrix, cell.torch)
     runtime = pair_runtime(cell.cuda.cuda, matrix.torches[cell.torch], recipe.cudart, abi)
@@ -56,10 +56,14 @@ def pair_runtime(toolkit: CudaVersion, torch: TorchFact, cudart: Cudart, abi: Ab
 
 
 def reason_of_facts(
-    cuda: ToolkitVersion, torch: TorchVersion | None, python: PythonVersion | None, matrix: Matrix, recipe: Recipe
+    cuda: ToolkitVersion | None,
+    torch: TorchVersion | None,
+    python: PythonVersion | None,
+    matrix: Matrix,
+    recipe: Recipe,
 ) -> str | None:
-    """Say why these versions do not go together on any machine, or None; torch and python are None without one."""
-    if torch is None or python is None:
+    """Say why these versions do not go together on any machine, or None; each is None where there is none."""
+    if cuda is None or torch is None or python is None:
         return _exclusion_reason((cuda, torch, python), matrix.exclusions)
     fact = matrix.torches[torch]
     if (per_torch := _per_torch_reason(torch, matrix, recipe)) is not None:
@@ -85,7 +89,7 @@ def _per_torch_reason(torch: TorchVersion, matrix: Matrix, recipe: Recipe) -> st
 
 
 def _exclusion_reason(
-    versions: tuple[ToolkitVersion, TorchVersion | None, PythonVersion | None], exclusions: Iterable[Exclusion]
+    versions: tuple[ToolkitVersion | None, TorchVersion | None, PythonVersion | None], exclusions: Iterable[Exclusion]
 ) -> str | None:
     for exclusion in exclusions:
         wanted = (exclusion.cuda, exclusion.torch, exclusion.python)

@@ -18,20 +18,21 @@ from hopperforge.model.record import ServedCell
 from hopperforge.model.request import Kernels
 from hopperforge.model.wheel import RepairedWheel
 from hopperforge.plan_report import front_text, pair_texts
-from hopperforge.preparing import Job, Prepared, require_unchanged
+from hopperforge.preparing import Job, Prepared, changed, require_unchanged
 from hopperforge.provenance.sbom import make_sbom
-from hopperforge.run.engine import ContainerEngine
+from hopperforge.run.engine import HOST, ContainerEngine
 from hopperforge.run.files import make_folder, temporary_folder
 from hopperforge.stages.checkout import describe_checkout
 from hopperforge.stages.front_image import bind_in_image
 from hopperforge.stages.front_inputs import requirements
 from hopperforge.stages.front_own import excluded
+from hopperforge.stages.front_python import PythonInputs, make_python_wheel
 from hopperforge.stages.fronts import Kit, bind, obtain_kit
 from hopperforge.stages.kernels import compile_pack
 from hopperforge.stages.record import contents_of, make_record
 from hopperforge.stages.repair import repair
 from hopperforge.stages.tarball import make_tarball
-from hopperforge.stages.verify import verify
+from hopperforge.stages.verify import verify, verify_python
 from hopperforge.store.trimming import in_use
 from hopperforge.store.wheelhouse import Shelved
 
@@ -61,9 +62,8 @@ def _run_build(job: Job, build: Build) -> BuildResult:
     for text in pair_texts(build):
         job.workspace.reporter.note(f"serves {text}")
     try:
-        prepared = job.prepare(build)
-        found = job.wheelhouse.find(prepared.key)
-        package, compiled = (_serve(job, found, build), 0) if found else _make_untrimmed(job, prepared)
+        found, make = _find_or_make(job, build)
+        package, compiled = (_serve(job, found, build), 0) if found else make()
     except HopperforgeError as error:
         seconds = time.monotonic() - started
         return BuildResult(build=build, package=None, cached=False, compiled=0, seconds=seconds, error=error)
@@ -75,6 +75,15 @@ def _run_build(job: Job, build: Build) -> BuildResult:
         seconds=time.monotonic() - started,
         error=None,
     )
+
+
+def _find_or_make(job: Job, build: Build) -> tuple[Shelved | None, Callable[[], tuple[Shelved, int]]]:
+    """Give the finished package if there is one, and what makes it."""
+    if not build.recipe.front.kind.compiled:
+        inputs = job.read_python(build)
+        return job.wheelhouse.find(inputs.key), lambda: (make_python_package(job, inputs), 0)
+    prepared = job.prepare(build)
+    return job.wheelhouse.find(prepared.key), lambda: _make_untrimmed(job, prepared)
 
 
 def _serve(job: Job, found: Shelved, build: Build) -> Shelved:
@@ -120,7 +129,8 @@ def make_package(job: Job, prepared: Prepared) -> tuple[Shelved, int]:
             ),
         )
         record = make_record(
-            inputs,
+            build,
+            contents_of(inputs),
             prepared.key,
             pack=pack,
             verified=verified,
@@ -131,6 +141,36 @@ def make_package(job: Job, prepared: Prepared) -> tuple[Shelved, int]:
         )
         report.stage("record", f"{verified.path.name}.json")
         return job.wheelhouse.add(verified, record), pack.compiled if pack else len(prepared.units)
+
+
+def make_python_package(job: Job, inputs: PythonInputs) -> Shelved:
+    """Write, verify and record a package of Python alone; the engine is this machine, for nothing is run in one."""
+    clock, report, build = _Clock(), job.workspace.reporter, inputs.build
+    report.stage("front", front_text(build))
+    with temporary_folder(make_folder(job.workspace.work), "package-") as folder:
+        wheel = clock.time("front", lambda: make_python_wheel(inputs, folder))
+        if job.read_python(build).key != inputs.key:
+            raise changed(build)
+        report.stage("verify", wheel.path.name)
+        verified = clock.time(
+            "verify",
+            lambda: verify_python(
+                wheel, build=build, contents=inputs.contents, workspace=job.workspace, host=platform.node()
+            ),
+        )
+        record = make_record(
+            build,
+            inputs.contents,
+            inputs.key,
+            pack=None,
+            verified=verified,
+            engine=HOST,
+            made_by=describe_checkout(job.workspace),
+            timings=clock.seconds,
+            created=job.now(),
+        )
+        report.stage("record", f"{verified.path.name}.json")
+        return job.wheelhouse.add(verified, record)
 
 
 def _bind(

@@ -15,7 +15,7 @@ from hopperforge.model.keys import JsonValue
 from hopperforge.model.machine import Limit, Machine, Sizing
 from hopperforge.model.request import DASK
 from hopperforge.model.toolkit import ToolkitFact, ToolkitOrigin
-from hopperforge.model.versions import CudaVersion, PythonVersion, TorchVersion
+from hopperforge.model.versions import CudaVersion, PythonVersion, ToolkitVersion, TorchVersion
 from hopperforge.planning import FETCHED
 from hopperforge.sizing import gib
 
@@ -45,6 +45,9 @@ class PackStatus:
     def to_compile(self) -> int | None:
         """Units that are not in the object store; None if the number of units is unknown."""
         return None if self.units is None else self.units - self.cached
+
+
+NO_TOOLKIT: Final = "none: nothing is compiled"
 
 
 def toolkit_text(fact: ToolkitFact, where: str) -> str:
@@ -94,7 +97,8 @@ def plan_document(plan: Plan, machine: Machine, statuses: Mapping[str, PackStatu
     - defaults: by word not given, {value, reason}
     - builds: a list of {name, version, recipe, profile, cuda, toolkit, torch, abi, platform, kernels, cells, pack,
       sizing, expected_seconds, wheel}; `toolkit` says in words where it comes from; `torch` is what the front binds
-      against; it, and torch, python and runtime of a cell, are null where it binds to none; `cells` a list of {recipe,
+      against; it, and torch, python and runtime of a cell, are null where it binds to none, and `cuda` where nothing is
+      compiled; `cells` a list of {recipe,
       profile, cuda, torch, python, platform, runtime}; `pack` {units, cached, to_compile, merged}, null where unknown,
       `merged` a list of {path, sources} of the units of several sources; `sizing` {max_jobs, nvcc_threads, memory,
       reasons}; `wheel` the path of the finished wheel or null
@@ -177,10 +181,14 @@ def front_text(build: Build) -> str:
             return "no framework: C++ and C"
         case FrontKind.JAX:
             return "no framework but XLA's FFI"
+        case FrontKind.PYTHON:
+            return "no framework: it is Python alone, and what it requires is installed beside it"
 
 
 def pair_texts(build: Build) -> list[str]:
     """Say for each torch what it was paired with, and the Pythons of its cells."""
+    if build.cuda is None:
+        return ["every machine: nothing is compiled"]
     if build.torch is None:
         return [f"{_served_text(build.recipe.front)}: CUDA {build.cuda} compiles, and its runtime is inside"]
     served: dict[tuple[str, str], list[str]] = {}
@@ -201,6 +209,8 @@ def _served_text(front: Front) -> str:
 
 
 def _pack_text(status: PackStatus) -> str:
+    if status.units == 0:
+        return "none: there are no kernels"
     if status.units is None:
         return "number of units known once source, toolkit and image are here"
     return f"{status.units} units: {status.cached} cached, {status.to_compile} to compile"
@@ -266,7 +276,7 @@ def _build_document(build: Build, status: PackStatus) -> dict[str, JsonValue]:
         "version": build.version,
         "recipe": build.recipe.name,
         "profile": build.profile.name,
-        "cuda": str(build.cuda),
+        "cuda": _optional(build.cuda),
         "toolkit": status.toolkit,
         "torch": _optional(build.torch),
         "abi": build.abi.value,
@@ -298,12 +308,12 @@ def _cell_document(cell: Cell) -> dict[str, JsonValue]:
     return {
         "recipe": cell.recipe,
         "profile": cell.profile,
-        "cuda": str(cell.cuda),
+        "cuda": _optional(cell.cuda),
         "torch": _optional(cell.torch),
         "python": _optional(cell.python),
         "platform": cell.platform,
     }
 
 
-def _optional(version: CudaVersion | TorchVersion | PythonVersion | None) -> str | None:
+def _optional(version: CudaVersion | ToolkitVersion | TorchVersion | PythonVersion | None) -> str | None:
     return None if version is None else str(version)

@@ -3,13 +3,14 @@
 Pure functions over the project's facts and one Situation; nothing here looks at the machine, the disk or the clock.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
+from hopperforge.collapsing import collapse
 from hopperforge.config.project import Project
 from hopperforge.errors import InputError, NothingToBuildError
-from hopperforge.model.cell import Accepted, Build, Cell, Default, Plan, Rejected, one_per_name
+from hopperforge.model.cell import ANY_PLATFORM, AbiClass, Accepted, Cell, Default, Plan, Rejected, one_per_name
 from hopperforge.model.matrix import Matrix, TorchFact
 from hopperforge.model.place import StorePlace
 from hopperforge.model.profile import Profile, compute_capability
@@ -48,8 +49,10 @@ class Situation:
     store: StorePlace | None = None
 
 
-def why_host(request: Request) -> str | None:
-    """Say why a request can be built on the host alone; None if containers will do."""
+def why_host(request: Request, recipe: Recipe | None = None) -> str | None:
+    """Say why a request, of this recipe, can be built on the host alone; None if containers will do."""
+    if recipe is not None and not recipe.front.kind.compiled:
+        return f"nothing of recipe {recipe.name} is compiled"
     if request.kernels is Kernels.INLINE:
         return "kernels=inline compiles on the host alone"
     if request.toolkit is ToolkitChoice.SYSTEM:
@@ -159,9 +162,12 @@ def find_recipe(project: Project, request: Request) -> Recipe:
 
 
 def _candidates(matrix: Matrix, recipe: Recipe, request: Request, situation: Situation) -> tuple[Cell, ...]:
+    profiles = request.profiles or (recipe.default_profile,)
+    if not recipe.front.kind.compiled:
+        return tuple(sorted(_uncompiled(recipe.name, profile) for profile in profiles))
     cells = {
         Cell(recipe=recipe.name, profile=profile, cuda=cuda, torch=torch, python=python, platform=situation.platform)
-        for profile in request.profiles or (recipe.default_profile,)
+        for profile in profiles
         for cuda in request.cuda or (_default_cuda(matrix, request, situation),)
         for torch, python in _frameworks(matrix, recipe, cuda, request, situation)
     }
@@ -169,6 +175,11 @@ def _candidates(matrix: Matrix, recipe: Recipe, request: Request, situation: Sit
         # where nothing goes together the reasons are the answer
         cells = {c for c in cells if not reason_of_facts(c.cuda, c.torch, c.python, matrix, recipe)} or cells
     return tuple(sorted(cells))
+
+
+def _uncompiled(recipe: str, profile: str) -> Cell:
+    """The one cell of a profile of Python alone: every machine's."""
+    return Cell(recipe=recipe, profile=profile, cuda=None, torch=None, python=None, platform=ANY_PLATFORM)
 
 
 def _frameworks(
@@ -226,7 +237,7 @@ def _defaults(project: Project, request: Request, situation: Situation) -> Mappi
     every = {
         "recipe": Default(value=recipe.name, reason="the default recipe"),
         "profile": Default(value=recipe.default_profile, reason=f"the default profile of {recipe.name}"),
-        "cuda": Default(value=str(cells[0].cuda), reason=_why_cuda(matrix, cells[0].cuda, request, situation)),
+        "cuda": _why_cuda(matrix, cells[0].cuda, request, situation),
         "torch": Default(
             value=_spread(torches, "cuda"), reason=f"the newest torch that cuda {' and '.join(torches)} serves"
         ),
@@ -234,8 +245,10 @@ def _defaults(project: Project, request: Request, situation: Situation) -> Mappi
         "engine": situation.engine,
         "executor": Default(value=DEFAULT_EXECUTOR, reason="the default executor"),
     }
-    bound = recipe.front.kind.binds_torch
-    return {word: every[word] for word in every if not given[word] and (bound or word not in ("torch", "python"))}
+    kind = recipe.front.kind
+    unasked = {"torch", "python"} if not kind.binds_torch else set()
+    unasked |= {"cuda", "executor"} if not kind.compiled else set()
+    return {word: every[word] for word in every if not given[word] and word not in unasked}
 
 
 def _spread(values: Mapping[str, str], word: str) -> str:
@@ -245,8 +258,12 @@ def _spread(values: Mapping[str, str], word: str) -> str:
     return ", ".join(f"{value} ({word} {key})" for key, value in values.items())
 
 
-def _why_cuda(matrix: Matrix, cuda: ToolkitVersion, request: Request, situation: Situation) -> str:
-    where = usable_toolkits(matrix, request.toolkit, situation).get(cuda)
+def _why_cuda(matrix: Matrix, cuda: ToolkitVersion | None, request: Request, situation: Situation) -> Default:
+    return Default(value=str(cuda), reason=_where_cuda(matrix, cuda, request, situation))
+
+
+def _where_cuda(matrix: Matrix, cuda: ToolkitVersion | None, request: Request, situation: Situation) -> str:
+    where = None if cuda is None else usable_toolkits(matrix, request.toolkit, situation).get(cuda)
     if where is not None and cuda == matrix.default_toolkit:
         return f"the default toolkit of matrix.yaml, {where}"
     match where:
@@ -273,6 +290,8 @@ def _why_python(pythons: set[str], situation: Situation) -> str:
 def _judge(
     cell: Cell, matrix: Matrix, recipe: Recipe, at_hand: Mapping[ToolkitVersion, str], choice: ToolkitChoice
 ) -> Accepted | Rejected:
+    if cell.cuda is None:
+        return Accepted(cell=cell, runtime=None, abi=AbiClass.NONE)
     reason = (
         _platform_reason(cell.platform, matrix)
         or _toolkit_reason(matrix.toolkits[cell.cuda], at_hand, choice)
@@ -311,35 +330,6 @@ def _toolkit_reason(fact: ToolkitFact, at_hand: Mapping[ToolkitVersion, str], ch
     limit = "" if choice is ToolkitChoice.AUTO else f" with toolkit={choice}"
     origins = ", ".join(fact.origins)
     return f"the CUDA {fact.version} toolkit is not at hand{limit}; at hand: {join(at_hand)}; its origins: {origins}"
-
-
-# From accepted cells to builds.
-
-
-def collapse(matrix: Matrix, recipe: Recipe, accepted: Iterable[Accepted], kernels: Kernels) -> tuple[Build, ...]:
-    """Collapse cells with equal bytes; the builds ascend.
-
-    Python never changes the bytes. Torch does not either from the stable floor on: all are bound against the floor;
-    below it each torch is bound against its own. A profile comes with the architectures that the toolkit knows.
-    """
-    groups: dict[tuple[str, ToolkitVersion, TorchVersion | None, str], list[Accepted]] = {}
-    for found in sorted(accepted, key=lambda found: found.cell):
-        cell = found.cell
-        bound = None if cell.torch is None else min(cell.torch, matrix.stable_floor)
-        groups.setdefault((cell.profile, cell.cuda, bound, cell.platform), []).append(found)
-    return tuple(
-        Build(
-            recipe=recipe,
-            profile=recipe.profiles[profile].for_toolkit(matrix.toolkits[cuda].oldest),
-            cuda=cuda,
-            torch=bound,
-            abi=cells[0].abi,
-            platform=platform,
-            kernels=kernels,
-            cells=tuple(cells),
-        )
-        for (profile, cuda, bound, platform), cells in sorted(groups.items(), key=lambda item: item[0])
-    )
 
 
 # When nothing was accepted.
@@ -386,7 +376,9 @@ def _changes(cell: Cell, other: Cell, request: Request) -> int:
 
 def _command(cell: Cell, request: Request) -> str:
     """Write the command that builds `cell`, with the words of the request that bear on what can be built."""
-    words = [f"recipe={cell.recipe}", f"profile={cell.profile}", f"cuda={cell.cuda}"]
+    words = [f"recipe={cell.recipe}", f"profile={cell.profile}"]
+    if cell.cuda is not None:
+        words.append(f"cuda={cell.cuda}")
     if cell.torch is not None:
         words.append(f"torch={cell.torch}")
     if request.python and cell.python is not None:

@@ -19,15 +19,17 @@ from hopperforge.model.matrix import JaxFact
 from hopperforge.model.pack import Unit, pack_key
 from hopperforge.model.recipe import MergeRule, Recipe
 from hopperforge.model.request import Kernels, Merge, Request
+from hopperforge.model.toolkit import ToolkitFact
 from hopperforge.model.upstream import PatchedSource
 from hopperforge.model.versions import ToolkitVersion
-from hopperforge.plan_report import PackStatus, toolkit_text
+from hopperforge.plan_report import NO_TOOLKIT, PackStatus, toolkit_text
 from hopperforge.planning import FETCHED
 from hopperforge.provenance.sbom import make_sbom
 from hopperforge.run.workspace import Workspace
 from hopperforge.sizing import size, tightest
 from hopperforge.stages.builder import Containers, found_image_builder, host_builder, image_builder
 from hopperforge.stages.front_inputs import FrontInputs
+from hopperforge.stages.front_python import PythonInputs
 from hopperforge.stages.fronts import build_key
 from hopperforge.stages.kernels import cached_units, expected_seconds, unit_keys
 from hopperforge.stages.licences import collect_licences, licences_at_hand
@@ -87,9 +89,9 @@ class Job:
         """Fetch and identify what decides a build's bytes: source, patches, toolkit, host compiler, torch."""
         report = self.workspace.reporter
         matrix = self.project.matrix
+        fact = self._toolkit_fact(build)
         patched = self._source(build.recipe)
         report.stage("toolkit", f"CUDA {build.cuda}")
-        fact = matrix.toolkits[build.cuda]
         toolkit = obtain_toolkit(fact, self.request.toolkit, self.workspace)
         report.stage("engine", "host" if self.containers is None else self.containers.client.program)
         builder = (
@@ -113,6 +115,15 @@ class Job:
             archivers=builder.archivers(self.workspace) if build.recipe.front.archive else {},
         )
 
+    def read_python(self, build: Build) -> PythonInputs:
+        """Read what decides the bytes of a package of Python alone; nothing is fetched."""
+        return PythonInputs.read(build, self.project.pin_of(build.recipe), self.workspace)
+
+    def _toolkit_fact(self, build: Build) -> ToolkitFact:
+        if build.cuda is None:
+            raise InputError(f"recipe {build.recipe.name} is of Python alone: no toolkit compiles it")
+        return self.project.matrix.toolkits[build.cuda]
+
     def _jax(self, build: Build) -> JaxFact | None:
         """Give the headers that a jax front takes; InputError where the matrix pins none."""
         if build.recipe.front.kind is not FrontKind.JAX:
@@ -125,7 +136,7 @@ class Job:
         """Whether a build's image is there; on the host none is needed."""
         if self.containers is None:
             return True
-        fact = self.project.matrix.toolkits[build.cuda]
+        fact = self._toolkit_fact(build)
         toolkit = obtain_toolkit(fact, self.request.toolkit, self.workspace)
         return found_image_builder(toolkit, fact, self.containers, self.workspace) is not None
 
@@ -194,9 +205,11 @@ class Job:
             needs=needs * tightest(self.machine.cores).value if merged else None,
         )
 
-    def status(self, build: Build, where: str) -> PackStatus:
-        """Say how far a build is without fetching anything; `where` is where its toolkit would come from."""
-        pin = self.project.pin_of(build.recipe)
+    def status(self, build: Build, toolkits_at_hand: Mapping[ToolkitVersion, str]) -> PackStatus:
+        """Say how far a build is without fetching anything; `toolkits_at_hand` as in planning's Situation."""
+        if build.cuda is None:
+            return self._python_status(build)
+        pin, where = self.project.pin_of(build.recipe), toolkits_at_hand[build.cuda]
         toolkit = toolkit_text(self.project.matrix.toolkits[build.cuda], where)
         unseen = PackStatus(
             toolkit=toolkit, units=None, cached=0, sizing=self._size_unseen(build), expected_seconds=None, wheel=None
@@ -221,6 +234,18 @@ class Job:
             wheel=str(finished.path) if finished else None,
         )
 
+    def _python_status(self, build: Build) -> PackStatus:
+        """Say whether a package of Python alone is finished; there is nothing to compile."""
+        finished = self.wheelhouse.find(self.read_python(build).key)
+        return PackStatus(
+            toolkit=NO_TOOLKIT,
+            units=0,
+            cached=0,
+            sizing=Sizing(max_jobs=1, nvcc_threads=1, memory=0, reasons=()),
+            expected_seconds=0.0,
+            wheel=str(finished.path) if finished else None,
+        )
+
     @property
     def wheelhouse(self) -> Wheelhouse:
         """The wheelhouse that packages of this job go to."""
@@ -235,11 +260,15 @@ def package_key(inputs: FrontInputs, kernels_key: str) -> str:
 def require_unchanged(prepared: Prepared) -> None:
     """Refuse what was made of other files of the recipe than its key says; InputError."""
     if package_key(prepared.inputs, prepared.kernels_key) != prepared.key:
-        recipe = prepared.inputs.build.recipe
-        raise InputError(
-            f"files of recipe {recipe.name} changed while it was built, so nothing was put in",
-            hint="run the same command again: what was compiled is kept",
-        )
+        raise changed(prepared.inputs.build)
+
+
+def changed(build: Build) -> InputError:
+    """Say that a package is of other files than its key."""
+    return InputError(
+        f"files of recipe {build.recipe.name} changed while it was built, so nothing was put in",
+        hint="run the same command again: what was compiled is kept",
+    )
 
 
 def needs_of(units: Sequence[Unit], costs: CostTable, toolkit: ToolkitVersion, kernels: Kernels) -> list[Need] | None:

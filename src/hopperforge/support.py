@@ -12,15 +12,16 @@ from typing import Any, TypeVar
 
 from packaging.version import Version
 
+from hopperforge.collapsing import collapse
 from hopperforge.config.project import Project
-from hopperforge.model.cell import Accepted, Build, Cell, Rejected
+from hopperforge.model.cell import ANY_PLATFORM, Accepted, Build, Cell, Rejected
 from hopperforge.model.keys import JsonValue
 from hopperforge.model.record import Record
 from hopperforge.model.request import Request
 from hopperforge.model.versions import PythonVersion, ToolkitVersion, TorchVersion
 from hopperforge.model.wheel import ImportProof
 from hopperforge.pairing import pair, reason_of_facts
-from hopperforge.planning import FETCHED, Situation, collapse, find_recipe, judge_each
+from hopperforge.planning import FETCHED, Situation, find_recipe, judge_each
 
 _V = TypeVar("_V", TorchVersion, PythonVersion, ToolkitVersion)
 
@@ -46,13 +47,13 @@ class State(StrEnum):
 class Row:
     """A toolkit and a torch on a platform: the wheel that serves them, its Pythons, and how far it is.
 
-    `torch` is None, and `pythons` empty, where it binds to no framework. `proofs` are clauses; `reason` says why this
-    machine cannot build it, None where it can; `origin` is then where the toolkit is ("system /usr/local/cuda",
-    "cached") or would be fetched from ("registry", "redist").
+    `cuda` is None where nothing is compiled; `torch` is, and `pythons` empty, where it binds to no framework. `proofs`
+    are clauses; `reason` says why this machine cannot build it, None where it can; `origin` is then where the toolkit
+    is ("system /usr/local/cuda", "cached") or would be fetched from ("registry", "redist").
     """
 
     profile: str
-    cuda: ToolkitVersion
+    cuda: ToolkitVersion | None
     torch: TorchVersion | None
     platform: str
     pythons: tuple[PythonVersion, ...]
@@ -97,6 +98,8 @@ def make_support(project: Project, request: Request, situation: Situation, recor
     asked = replace(request, profiles=profiles)
     declared = {name: reason for name, reason in project.matrix.platforms.items() if reason is not None}
     built_for = [name for name in project.matrix.platforms if name not in declared]
+    if not recipe.front.kind.compiled:
+        declared, built_for = {}, [ANY_PLATFORM]
     rows = [row for platform in built_for for row in _platform_rows(project, asked, situation, platform, own)]
     return Support(
         recipe=recipe.name,
@@ -115,14 +118,15 @@ def _platform_rows(
     accepted = [verdict for verdict in verdicts if isinstance(verdict, Accepted)]
     against = {verdict.cell: verdict.reason for verdict in verdicts if isinstance(verdict, Rejected)}
     possible = [*accepted, *(found for cell in against if (found := _possible(cell, project, request)) is not None)]
-    if platform != situation.platform:
+    if platform not in (situation.platform, ANY_PLATFORM):
         against |= {found.cell: f"this machine is {situation.platform}" for found in accepted}
     rows = []
     for build in collapse(project.matrix, recipe, possible, request.kernels):
         served = [record for record in records if _is_of(record, build)]
         for torch, cells in groupby(build.cells, key=lambda found: found.cell.torch):
             row = _row(build, torch, [found.cell for found in cells], served, against)
-            rows.append(row if row.reason else replace(row, origin=situation.toolkits_at_hand.get(build.cuda)))
+            origin = None if build.cuda is None else situation.toolkits_at_hand.get(build.cuda)
+            rows.append(row if row.reason else replace(row, origin=origin))
     return rows
 
 
@@ -134,7 +138,8 @@ def _possible(cell: Cell, project: Project, request: Request) -> Accepted | None
 
 
 def _is_of(record: Record, build: Build) -> bool:
-    same = (record.profile, record.version, record.toolkit.version) == (build.profile.name, build.version, build.cuda)
+    cuda = None if record.toolkit is None else record.toolkit.version
+    same = (record.profile, record.version, cuda) == (build.profile.name, build.version, build.cuda)
     return same and build.platform in {cell.platform for cell in record.cells}
 
 
@@ -214,7 +219,9 @@ def text_rows(support: Support) -> list[tuple[str, ...]]:
         torch = runs([row.torch for row in rows if row.torch], torches) or _ANY
         python = runs(shared.pythons, pythons) or _ANY
         wheel = versions[0] + more
-        lines.append((shared.profile, str(shared.cuda), torch, python, shared.platform, wheel, _state_text(shared)))
+        lines.append(
+            (shared.profile, str(shared.cuda or _ANY), torch, python, shared.platform, wheel, _state_text(shared))
+        )
     return lines
 
 
@@ -278,7 +285,7 @@ def support_document(support: Support) -> dict[str, JsonValue]:
 def _row_document(row: Row) -> dict[str, JsonValue]:
     return {
         "profile": row.profile,
-        "cuda": str(row.cuda),
+        "cuda": None if row.cuda is None else str(row.cuda),
         "torch": None if row.torch is None else str(row.torch),
         "platform": row.platform,
         "pythons": [str(python) for python in row.pythons],

@@ -18,7 +18,7 @@ from hopperforge.model.request import Kernels, Merge, Request
 from hopperforge.model.versions import PythonVersion
 from hopperforge.pipeline import BuildResult, run_plan
 from hopperforge.plan_report import plan_document, plan_lines
-from hopperforge.planning import Situation, for_engine, make_plan, why_host
+from hopperforge.planning import Situation, find_recipe, for_engine, make_plan, why_host
 from hopperforge.preparing import Job
 from hopperforge.report import WarningsOnly
 from hopperforge.run.engine import HOST, Client
@@ -78,7 +78,11 @@ class Call:
 
     def engine(self, project: Project, request: Request) -> Default:
         """Choose the engine: the one asked for, the host where only that will do, else by what works here."""
-        host_alone = "the project declares no base images" if project.images is None else why_host(request)
+        host_alone = (
+            "the project declares no base images"
+            if project.images is None
+            else why_host(request, find_recipe(project, request))
+        )
         if project.images is None or host_alone is not None:
             if request.engine not in (None, HOST):
                 raise InputError(f"engine={request.engine}, but {host_alone}", hint="engine=host")
@@ -129,7 +133,7 @@ def plan(call: Call) -> None:
     made = make_plan(project, request, situation)
     quiet = replace(call.workspace, reporter=WarningsOnly(call.workspace.reporter))
     job = replace(call.job(project, request, made.engine), workspace=quiet)
-    statuses = {str(build): job.status(build, situation.toolkits_at_hand[build.cuda]) for build in made.builds}
+    statuses = {str(build): job.status(build, situation.toolkits_at_hand) for build in made.builds}
     if call.as_json:
         call.answer(json.dumps(plan_document(made, job.machine, statuses), indent=2))
     else:
@@ -169,6 +173,8 @@ def patch(call: Call) -> None:
 
 
 def _patched(call: Call, project: Project, build: Build, merge: Merge) -> JsonValue:
+    if build.cuda is None:
+        raise InputError(f"recipe {build.recipe.name} is of Python alone: there is no source to patch")
     patched = kernel_source(build.recipe, project.pin_of(build.recipe), call.workspace)
     fact = project.matrix.toolkits[build.cuda]
     units = kernel_units(patched, build, fact, project.matrix, call.workspace)
@@ -196,7 +202,8 @@ def build(call: Call) -> None:
     request, situation = call.settle(project)
     made = make_plan(project, request, situation)
     engine = made.defaults.get("engine")
-    if engine is not None and made.engine == HOST:
+    compiled = any(build.cuda is not None for build in made.builds)
+    if engine is not None and made.engine == HOST and compiled:
         call.workspace.reporter.warn(f"engine=host: {engine.reason}")
     results = run_plan(call.job(project, request, made.engine), made)
     _report(call, made, results)
@@ -266,7 +273,7 @@ def _row(result: BuildResult) -> tuple[str, ...]:
 
 def _served(build: Build) -> str:
     if build.torch is None:
-        return f"cuda {build.cuda}"
+        return f"cuda {build.cuda}" if build.cuda else "every machine"
     torches = dict.fromkeys(str(found.cell.torch) for found in build.cells)
     pythons = sorted({found.cell.python for found in build.cells if found.cell.python is not None})
     return f"torch {', '.join(torches)} py {', '.join(map(str, pythons))}"

@@ -61,7 +61,7 @@ def _served(records: Sequence[Record], *, packs: bool) -> Mapping[str, str]:
     """Name what each key of an object, or of a pack, was made for: several where several packages have it in."""
     found: dict[str, set[str]] = {}
     for record in records:
-        if record.pack is not None:
+        if record.pack is not None and record.toolkit is not None:
             label = f"{record.recipe}/{record.profile} CUDA {record.toolkit.version}"
             for key in [record.pack.key] if packs else [unit.key for unit in record.pack.units]:
                 found.setdefault(key, set()).add(label)

@@ -51,7 +51,7 @@ def verify(call: Call) -> None:
 def _prover(call: Call, words: Mapping[str, str], package: Shelved) -> Callable[[TorchVersion], GateResult]:
     """Choose where imports are proven: in a container of the base asked for, else in a Python of this machine."""
     project = call.project()
-    promise = project.recipes[package.record.recipe].promise
+    promise = project.recipes[package.record.recipe].promised
     if promise is None:
         raise InputError(
             f"{package.path.name} binds to no torch, so there is nothing to import beside one",
@@ -102,8 +102,11 @@ def find_interpreter(word: str, environ: Mapping[str, str]) -> str:
 
 
 def _torches(text: str | None, package: Shelved) -> list[TorchVersion]:
+    served = sorted({cell.torch for cell in package.record.cells if cell.torch is not None})
+    if text is None and not package.record.front.kind.compiled:
+        raise InputError(f"{package.path.name} names no torch: say beside which to import it", hint="torch=2.11")
     if text is None:
-        return sorted({cell.torch for cell in package.record.cells if cell.torch is not None})
+        return served
     try:
         return [TorchVersion.parse(part) for part in text.split(",")]
     except ValueError as error:

@@ -12,6 +12,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "report", "model", "__init__"),
     (
         "config",
+        "collapsing",
         "pairing",
         "merging",
         "planning",

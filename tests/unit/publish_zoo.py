@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import unquote, urljoin
 
 from tests.unit import wheel_zoo
-from tests.unit.record_zoo import GATES, record
+from tests.unit.record_zoo import GATES, TOOLKIT, record
 
 from hopperforge.config.project import Project, load_project
 from hopperforge.index.catalog import Catalog
@@ -99,7 +99,7 @@ def record_of(path: Path, version: str = STABLE, *, proven: bool = True, **chang
                 runtime=CudaVersion(toolkit.cuda.major, toolkit.cuda.minor),
             ),
         ),
-        "toolkit": replace(record().toolkit, version=toolkit),
+        "toolkit": replace(TOOLKIT, version=toolkit),
         "gates": (*GATES, imported) if proven else GATES,
         "gpu": gpu_proof(digest) if proven else None,
     }

@@ -58,6 +58,9 @@ PACK = PackFacts(
 
 REPRODUCTION = Reproduction(created="2026-11-22T07:00:00Z", machine="x86_64, 16 cores", engine="podman", by="ann")
 
+TOOLKIT = ToolkitFacts(version=CUDA, release="13.0.88", origin=ToolkitOrigin.REGISTRY, fingerprint={"nvcc": "03" * 32})
+COMPILER = CompilerFacts(version="12.2.0", fingerprint={"cc1plus": "04" * 32})
+
 
 def record(**changes: Any) -> Record:
     """A record with every kind of value in it, and `changes` made."""
@@ -97,10 +100,8 @@ def record(**changes: Any) -> Record:
             kernel_tree="01" * 32,
             front_tree="02" * 32,
         ),
-        "toolkit": ToolkitFacts(
-            version=CUDA, release="13.0.88", origin=ToolkitOrigin.REGISTRY, fingerprint={"nvcc": "03" * 32}
-        ),
-        "host_compiler": CompilerFacts(version="12.2.0", fingerprint={"cc1plus": "04" * 32}),
+        "toolkit": TOOLKIT,
+        "host_compiler": COMPILER,
         "engine": "docker",
         "image": ImageFacts(id="a" * 64, base="bullseye", base_id="b" * 64, floor="manylinux_2_28_x86_64"),
         "kernels": Kernels.PACK,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.unit.record_zoo import PACK, record
+from tests.unit.record_zoo import PACK, TOOLKIT, record
 
 from hopperforge.model.record import FileFacts, FrameworkFacts, Record
 from hopperforge.model.request import Kernels
@@ -93,7 +93,7 @@ def test_the_words_are_those_the_package_came_of() -> None:
 
 
 def test_on_the_host_the_machines_own_toolkit_may_come_from_elsewhere() -> None:
-    toolkit = dataclasses.replace(BEFORE.toolkit, origin=ToolkitOrigin.SYSTEM)
+    toolkit = dataclasses.replace(TOOLKIT, origin=ToolkitOrigin.SYSTEM)
     single = dataclasses.replace(PACK, units=PACK.units[:1])
     words = rebuild_words(record(image=None, engine="host", toolkit=toolkit, pack=single))
     assert words[-2:] == ("merge=off", "engine=host")

@@ -622,6 +622,7 @@ def test_a_candidate_is_accepted_or_rejected_and_an_accepted_pair_keeps_the_rule
         assert set(judged) == asked_for(request, here)
     cudart = PROJECT.recipes[request.recipe or "fa3-fwd"].cudart
     for found in accepted:
+        assert found.cell.cuda is not None
         assert found.cell.torch is not None
         assert found.runtime is not None
         fact = PROJECT.matrix.torches[found.cell.torch]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.record_zoo import PACK, REPRODUCTION, record
+from tests.unit.record_zoo import PACK, REPRODUCTION, TOOLKIT, record
 
 from hopperforge.errors import InputError
 from hopperforge.model.cell import AbiClass, Accepted, Cell
@@ -55,7 +55,7 @@ def test_round_trip_of_any_values(
         timings=timings,
         switches=switches,
         source=dataclasses.replace(base.source, patches=patches),
-        toolkit=dataclasses.replace(base.toolkit, fingerprint=fingerprint),
+        toolkit=dataclasses.replace(TOOLKIT, fingerprint=fingerprint),
         cells=(dataclasses.replace(base.cells[0], torch=torch),),
     )
     assert Record.from_json(written.to_json(), "a.whl.json") == written
@@ -63,7 +63,7 @@ def test_round_trip_of_any_values(
 
 def test_json_is_written_for_people_with_versions_as_text() -> None:
     text = record().to_json().decode()
-    assert text.startswith('{\n  "format": 4,\n  "name": "fa3-fwd",\n  "version": "3.0.0+cu130",\n')
+    assert text.startswith('{\n  "format": 5,\n  "name": "fa3-fwd",\n  "version": "3.0.0+cu130",\n')
     assert text.endswith("}\n")
     plain = json.loads(text)
     assert plain["cells"][0]["torch"] == "2.10"
@@ -132,7 +132,11 @@ def test_each_unknown_field_is_named(where: tuple[str | int, ...]) -> None:
 
 
 def test_record_of_another_format_is_refused() -> None:
-    assert _refused(PLAIN | {"format": 5}).detail == ("format: Input should be 4",)
+    assert _refused(PLAIN | {"format": 6}).detail == ("format: Input should be 5",)
+
+
+def test_record_of_format_4_is_read_as_it_is() -> None:
+    assert Record.from_json(json.dumps(PLAIN | {"format": 4}).encode(), "a.whl.json") == record()
 
 
 def _of_format_3(plain: Any) -> Any:
@@ -149,7 +153,7 @@ def test_record_of_format_3_is_read_as_one_of_upstreams_front() -> None:
 
 
 def test_record_without_a_framework_keeps_its_cells_in_order() -> None:
-    free = ServedCell(cuda=record().toolkit.version, torch=None, python=None, platform="linux_x86_64", runtime=None)
+    free = ServedCell(cuda=TOOLKIT.version, torch=None, python=None, platform="linux_x86_64", runtime=None)
     front = dataclasses.replace(record().front, kind=FrontKind.CPP, framework=None, sources={"src/a.cpp": "0f" * 32})
     tarball = FileFacts(file="a.tar.zst", sha256="0f" * 32, size=7)
     written = record(cells=(free,), front=front, tarball=tarball)

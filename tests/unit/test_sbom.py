@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests.unit import proof_zoo
 from tests.unit import wheel_zoo as zoo
-from tests.unit.record_zoo import record
+from tests.unit.record_zoo import COMPILER, TOOLKIT, record
 
 from hopperforge.model.toolkit import ToolkitOrigin
 from hopperforge.provenance.contents import Contents
@@ -25,8 +25,8 @@ SBOM = make_sbom(CONTENTS)
 
 def test_equal_contents_give_equal_bytes_whatever_the_order() -> None:
     turned = dataclasses.replace(
-        CONTENTS.toolkit,
-        fingerprint=dict(sorted(CONTENTS.toolkit.fingerprint.items(), reverse=True)),
+        TOOLKIT,
+        fingerprint=dict(sorted(TOOLKIT.fingerprint.items(), reverse=True)),
         origin=ToolkitOrigin.SYSTEM,
     )
     assert make_sbom(dataclasses.replace(CONTENTS, toolkit=turned)) == SBOM
@@ -48,7 +48,7 @@ def test_it_names_what_is_shipped_and_what_only_worked_on_it() -> None:
 
 
 def _with_static_runtime() -> Contents:
-    toolkit = dataclasses.replace(record().toolkit, fingerprint={"nvcc": "03" * 32, "cudart_static": "0f" * 32})
+    toolkit = dataclasses.replace(TOOLKIT, fingerprint={"nvcc": "03" * 32, "cudart_static": "0f" * 32})
     front = dataclasses.replace(record().front, flags=("-l:libcudart_static.a",))
     trees = {"hopper": "0a" * 20, "csrc/cutlass/include": "0b" * 20}
     source = dataclasses.replace(record().source, trees=trees)
@@ -126,7 +126,7 @@ def test_gate_sbom_fails_on_a_missing_an_invalid_and_a_second_bill(tmp_path: Pat
 
 def test_gate_sbom_fails_where_the_record_says_otherwise(tmp_path: Path) -> None:
     wheel = zoo.opened(tmp_path, {proof_zoo.SBOM_MEMBER: SBOM})
-    host = dataclasses.replace(CONTENTS.host_compiler, fingerprint={"cc1plus": "77" * 32})
+    host = dataclasses.replace(COMPILER, fingerprint={"cc1plus": "77" * 32})
     result = sbom_gate(wheel, contents=proof_zoo.contents(host_compiler=host))
     assert not result.passed
     assert f"host-compiler/cc1plus is {'04' * 32}, expected {'77' * 32}" in result.detail

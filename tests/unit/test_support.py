@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.unit.record_zoo import GATES, record
+from tests.unit.record_zoo import GATES, TOOLKIT, record
 from tests.unit.wheel_zoo import PROMISE
 
 from hopperforge.config.project import Project
@@ -104,7 +104,6 @@ HERE = Situation(
 
 def built(version: str, cuda: str, *gates: GateResult, **changes: object) -> Record:
     """A record of the default profile."""
-    known = record()
     toolkit = ToolkitVersion.parse(cuda)
     cell = ServedCell(
         cuda=toolkit,
@@ -117,7 +116,7 @@ def built(version: str, cuda: str, *gates: GateResult, **changes: object) -> Rec
         "version": version,
         "profile": "fa3-fwd",
         "cells": (cell,),
-        "toolkit": replace(known.toolkit, version=toolkit),
+        "toolkit": replace(TOOLKIT, version=toolkit),
         "gates": (*GATES, *gates),
     }
     return record(**(fields | changes))

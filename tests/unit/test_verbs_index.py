@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tests.unit.publish_zoo import BOUND, STABLE, assert_current, catalog_of, members, record_of, shelve, write_record
-from tests.unit.record_zoo import record
+from tests.unit.record_zoo import TOOLKIT
 from tests.unit.wheel_zoo import TAG, metadata
 
 from hopperforge.cli import run_command
@@ -185,7 +185,7 @@ def named_otherwise(path: Path) -> Path:
         (claiming(recipe="unheard-of"), "which is not in this checkout"),
         (claiming(version="not a version"), "expected not a version"),
         (
-            claiming(toolkit=replace(record().toolkit, version=ToolkitVersion.parse("99.9"))),
+            claiming(toolkit=replace(TOOLKIT, version=ToolkitVersion.parse("99.9"))),
             "its record says CUDA 99.9",
         ),
         (claiming(kernels=Kernels.INLINE), "upstream's own build"),

@@ -9,7 +9,8 @@ import pytest
 from tests.unit.record_zoo import record
 
 from hopperforge.cli import run_command
-from hopperforge.model.record import Record
+from hopperforge.model.front import FrontKind
+from hopperforge.model.record import Record, ServedCell
 from hopperforge.verbs_packages import find_interpreter
 
 
@@ -61,6 +62,17 @@ def test_what_binds_to_no_torch_is_sent_to_its_own_tests(wheel: str, capsys: pyt
     said = capsys.readouterr().err
     assert "binds to no torch" in said
     assert f"hint: nox -s smoke -- {wheel} interpreter=python3" in said
+
+
+def test_python_alone_names_no_torch_of_its_own(wheel: str, capsys: pytest.CaptureFixture[str]) -> None:
+    place = Path(wheel.removeprefix("wheel=") + ".json")
+    front = dataclasses.replace(record().front, kind=FrontKind.PYTHON)
+    cell = ServedCell(cuda=None, torch=None, python=None, platform="any", runtime=None)
+    found = Record.from_json(place.read_bytes(), "r")
+    pure = dataclasses.replace(found, recipe="hopper-attention", front=front, cells=(cell,))
+    place.write_bytes(pure.to_json())
+    assert run_command(["verify", wheel]) == 2
+    assert "names no torch: say beside which to import it" in capsys.readouterr().err
 
 
 def test_an_interpreter_by_a_relative_path_is_found_from_anywhere(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.record_zoo import GATES, REPRODUCTION, record
+from tests.unit.record_zoo import GATES, REPRODUCTION, TOOLKIT, record
 
 from hopperforge.errors import GateError, InputError, SmokeError
 from hopperforge.model.record import Record
@@ -120,7 +120,7 @@ def test_a_package_of_another_toolkit_with_the_same_name_is_a_warning(tmp_path: 
     house, reporter = _house(tmp_path)
     first, second = _wheel(tmp_path / "a"), _wheel(tmp_path / "b", b"newer")
     house.add(first, _record(first))
-    facts = dataclasses.replace(_record(second).toolkit, version=ToolkitVersion.parse("13.0+ptxas13.2"))
+    facts = dataclasses.replace(TOOLKIT, version=ToolkitVersion.parse("13.0+ptxas13.2"))
     house.add(second, _record(second, build_key="22" * 32, toolkit=facts))
     assert reporter.warnings == [
         (

@@ -11,23 +11,58 @@ from packaging.utils import canonicalize_name
 from hopperforge.config.checks import Found, refers, repeated
 from hopperforge.config.problems import Problem
 from hopperforge.config.tree import Tree
+from hopperforge.model.front import FrontKind
 
 _REQUIRED: Final = ("switches", "architectures")
 _LIBRARY: Final = re.compile(r".+\.so(\.[0-9]+)?")
 _UNITS: Final = re.compile(r"kernels/.+\.cu")
 _COMPILED: Final = (*_REQUIRED, "ptx")
+_LINKED: Final = ("cudart", "needed")
+_PURE: Final = "is for what is compiled, and this recipe is of Python alone"
 
 
 def check_recipe(file: str, tree: Tree, *, pins: Collection[str], switches: Collection[str]) -> list[Problem]:
     """Problems of a recipe beyond its shape; `pins` and `switches` are what upstream.yaml declares, empty if unread."""
-    found = [*repeated(tree), *_names(file, tree, pins), *_kernels(tree), *_front(tree)]
+    found = [*repeated(tree), *_names(file, tree, pins)]
+    if _pure(tree):
+        return _problems(file, [*found, *_python(tree)])
+    found += [*_kernels(tree), *_front(tree), *_unlinked(tree)]
     own, lent = tree.get("kernels", "own") is not None, tree.get("kernels", "of") is not None
     for _, profile in tree.items("profiles"):
         found += () if lent else _missing(profile)
         found += _no_ptx(profile) if tree.get("kernels") is None else ()
         if not own:
             found += [*_switches(profile, switches), *_sm80(profile)]
+    return _problems(file, found)
+
+
+def _problems(file: str, found: Iterable[tuple[Tree, str]]) -> list[Problem]:
     return [Problem(file, place.line, place.column, message) for place, message in found]
+
+
+def _pure(tree: Tree) -> bool:
+    """Whether the package is of Python alone."""
+    return tree.string("front", "kind") == FrontKind.PYTHON
+
+
+def _python(tree: Tree) -> Found:
+    """Of Python alone there is nothing that kernels have, and nothing that is linked."""
+    keys = ("pin", "kernels", "merge", "promise", *_LINKED, "needed_per_torch")
+    yield from _none_of(tree, keys, _PURE)
+    yield from _requires(tree.get("front") or tree, FrontKind.PYTHON)
+    for _, profile in tree.items("profiles"):
+        yield from _none_of(profile, _COMPILED, _PURE)
+        yield from _none_of(profile.get("budget") or profile, ("library",), _PURE)
+
+
+def _unlinked(tree: Tree) -> Found:
+    """What is compiled is linked, and has a library whose size is bounded."""
+    if not _broken(tree):
+        yield from ((_at_key(tree), f'missing key "{key}"') for key in _LINKED if tree.get(key) is None)
+    for _, profile in tree.items("profiles"):
+        budget = profile.get("budget")
+        if budget is not None and not _broken(budget) and budget.get("library") is None:
+            yield _at_key(budget), 'missing key "library"'
 
 
 def check_lenders(trees: Mapping[str, Tree]) -> list[Problem]:

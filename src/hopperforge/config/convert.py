@@ -24,6 +24,7 @@ from hopperforge.config.files_recipe import (
     MergeShape,
     ProfileShape,
     PromiseShape,
+    PythonFrontShape,
     RecipeFile,
 )
 from hopperforge.config.files_upstream import LicenceShape, PinShape, SdistShape
@@ -153,8 +154,8 @@ def _recipe(shape: RecipeFile, folder: Path, others: Mapping[str, RecipeFile]) -
             summary=shape.package.summary,
         ),
         promise=None if shape.promise is None else _promise(shape, shape.promise),
-        cudart=Cudart(shape.cudart),
-        needed=frozenset(shape.needed),
+        cudart=Cudart(shape.cudart or Cudart.STATIC),
+        needed=frozenset(shape.needed or ()),
         needed_per_torch=None if shape.needed_per_torch is None else frozenset(shape.needed_per_torch),
         default_profile=shape.default_profile,
         profiles={
@@ -162,7 +163,7 @@ def _recipe(shape: RecipeFile, folder: Path, others: Mapping[str, RecipeFile]) -
             for name, profile in shape.profiles.items()
         },
         merge=tuple(_merge_rule(name, rule) for name, rule in kernels_of.merge.items()),
-        front=Front() if shape.front is None else _front(shape.front, folder),
+        front=_front(shape.front, folder),
         kernels=None
         if kernels.own is None or kernels.epoch is None
         else OwnKernels(units=kernels.own, flags=tuple(kernels.flags), epoch=kernels.epoch),
@@ -178,7 +179,17 @@ def _promise(shape: RecipeFile, promise: PromiseShape) -> Promise:
     )
 
 
-def _front(shape: FrontShape, folder: Path) -> Front:
+def _front(shape: FrontShape | PythonFrontShape | None, folder: Path) -> Front:
+    if shape is None:
+        return Front()
+    if isinstance(shape, PythonFrontShape):
+        return Front(
+            kind=FrontKind(shape.kind),
+            symbols=(),
+            requires=tuple(shape.requires),
+            requires_python=shape.requires_python,
+            epoch=shape.epoch,
+        )
     return Front(
         kind=FrontKind(shape.kind),
         sources=tuple(shape.sources),
@@ -208,7 +219,7 @@ def _profile(name: str, shape: ProfileShape, kernels_of: ProfileShape) -> Profil
         switches=frozenset(kernels_of.switches or ()),
         architectures=frozenset(kernels_of.architectures or ()),
         ptx=frozenset(kernels_of.ptx),
-        budget=Budget(wheel=megabytes(shape.budget.wheel), library=megabytes(shape.budget.library)),
+        budget=Budget(wheel=megabytes(shape.budget.wheel), library=megabytes(shape.budget.library or "0 MB")),
     )
 
 

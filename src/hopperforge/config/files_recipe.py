@@ -44,8 +44,8 @@ class BudgetShape(Shape):
 
     wheel: Size
     """The wheel file."""
-    library: Size
-    """The shared library in it, unpacked."""
+    library: Size | None = None
+    """The shared library in it, unpacked; left out where there is none."""
 
 
 class ProfileShape(Shape):
@@ -133,6 +133,19 @@ class FrontShape(Shape):
     """Whether it is handed on as a .tar.zst as well."""
 
 
+class PythonFrontShape(Shape):
+    """A package of Python alone: the folder `python` of the recipe, and nothing that is compiled."""
+
+    kind: Literal["python"]
+    """That there are no kernels and no library, for no toolkit and no platform."""
+    requires: list[Annotated[str, Field(pattern=_REQUIREMENT)]] = Field(default=[])
+    """What the package requires of an index; its modules may import these, themselves and Python's own alone."""
+    requires_python: Annotated[str, Field(pattern=_SPECIFIER)] = ">=3.9"
+    """The oldest Python the package is for; its sources must be in the words of that one."""
+    epoch: Annotated[int, Field(ge=1)]
+    """The time that is written into the package, in seconds since 1970."""
+
+
 class KernelsShape(Shape):
     """Where the kernels come from, if not from the pin by the recipe's own rules."""
 
@@ -152,19 +165,19 @@ class RecipeFile(Shape):
     name: Name
     """The recipe's name, which is its folder's."""
     pin: PinName | None = None
-    """The upstream pin, from flash-attention/upstream.yaml; left out where the recipe brings its kernels itself."""
+    """The upstream pin, from flash-attention/upstream.yaml; left out where it brings its kernels or has none."""
     package: PackageShape
     """The names users meet."""
-    front: FrontShape | None = None
+    front: Annotated[FrontShape | PythonFrontShape, Field(discriminator="kind")] | None = None
     """The recipe's own front; left out, it is upstream's API file, bound to torch by upstream's setup.py."""
     kernels: KernelsShape | None = None
     """Where the kernels come from; left out, from the pin."""
     promise: PromiseShape | None = None
     """What an import must show; left out where nothing is imported."""
-    cudart: Literal["static", "shared"]
-    """How the CUDA runtime is linked."""
-    needed: Libraries
-    """The libraries in DT_NEEDED, beside the system's, exactly."""
+    cudart: Literal["static", "shared"] | None = None
+    """How the CUDA runtime is linked; left out where nothing is."""
+    needed: Libraries | None = None
+    """The libraries in DT_NEEDED, beside the system's, exactly; left out where there is no library."""
     needed_per_torch: Libraries | None = None
     """The same for builds tied to one torch; without it there are none."""
     default_profile: Name

@@ -41,10 +41,10 @@ class Project:
     images: ImageFacts | None = None
 
     def pin_of(self, recipe: Recipe) -> UpstreamPin:
-        """The pin of a recipe's kernels; where it brings them itself, one of that name with nothing of upstream's."""
-        if recipe.kernels is not None:
-            name = f"recipes-{recipe.name}"
-            return UpstreamPin(name=name, commit="", epoch=recipe.kernels.epoch, trees={}, origins=())
+        """The pin of a recipe's kernels; where it brings them itself or has none, one of that name with nothing."""
+        epoch = recipe.front.epoch if recipe.kernels is None else recipe.kernels.epoch
+        if epoch is not None:
+            return UpstreamPin(name=f"recipes-{recipe.name}", commit="", epoch=epoch, trees={}, origins=())
         return self.pins[str(recipe.pin)]
 
 

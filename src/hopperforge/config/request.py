@@ -39,6 +39,7 @@ WORDS: Final = (
 ALL: Final = "all"
 
 _MANY: Final = frozenset({"profile", "cuda", "torch", "python"})
+_COMPILING: Final = ("cuda", "base", "executor", "scheduler", "toolkit")
 _COUNT: Final = re.compile(r"[1-9][0-9]{0,5}")
 _SIZE: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(K|M|G|T)(B|iB)?")
 _SCHEDULER: Final = re.compile(r"(tcp|tls)://[^/\s]+:[0-9]{1,5}")
@@ -78,6 +79,13 @@ def parse_words(words: Sequence[str], project: Project) -> Request:
 def _unbound(given: Mapping[str, Sequence[str]], recipe: Recipe) -> list[str]:
     """Say which words mean nothing to a recipe, for its front binds to no framework or is its own."""
     found = []
+    if not recipe.front.kind.compiled:
+        found += [
+            f"{word}={','.join(given[word])}: recipe {recipe.name} is of Python alone, and nothing of it is compiled; "
+            f"leave {word}= out"
+            for word in _COMPILING
+            if word in given
+        ]
     if not recipe.front.kind.binds_torch:
         found += [
             f"{word}={','.join(given[word])}: recipe {recipe.name} binds to no torch and no Python, so one package "

@@ -4,6 +4,7 @@ It is small beside the records it is made of, for it is read and written whole a
 package in full, unit by unit, is in its record, which lies beside the file in the pool.
 """
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -13,6 +14,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from hopperforge.errors import InputError
 from hopperforge.model.cell import AbiClass
+from hopperforge.model.versions import CudaVersion, ToolkitVersion
 
 CATALOG_FORMAT: Final = 1
 
@@ -75,11 +77,11 @@ class Entry:
     where there is none.
 
     `project` is the normalised name; `toolkit` what compiled it ("12.4+ptxas12.8") and `driver` the oldest NVIDIA
-    driver for it; `torch` what the metadata requires of torch ("torch>=2.9"), None where the package needs none; sizes
-    are in bytes, `metadata_sha256` is that of the core metadata beside the file; `default` says whether its profile is
-    the recipe's default; times are UTC in text; `yanked` is the reason, None if it stands; `unproven` that it was
-    published although its record lacks a proof; `attested` and `sbom` that a signature lies beside the file, and a bill
-    of materials in it; `reproduced` names who else made the same bytes.
+    driver for it, both empty where nothing was compiled; `torch` what the metadata requires of torch ("torch>=2.9"),
+    None where the package needs none; sizes are in bytes, `metadata_sha256` is that of the core metadata beside the
+    file; `default` says whether its profile is the recipe's default; times are UTC in text; `yanked` is the reason,
+    None if it stands; `unproven` that it was published although its record lacks a proof; `attested` and `sbom` that a
+    signature lies beside the file, and a bill of materials in it; `reproduced` names who else made the same bytes.
     """
 
     project: str
@@ -113,6 +115,11 @@ class Entry:
     reproduced: tuple[str, ...] = ()
     requires: tuple[str, ...] = ()
     tarball: str | None = None
+
+    @property
+    def cuda(self) -> CudaVersion | None:
+        """The CUDA of the toolkit, whatever its assembler; None where nothing was compiled."""
+        return _cuda(self.toolkit) if self.toolkit else None
 
     @property
     def path(self) -> str:
@@ -152,6 +159,12 @@ class Catalog:
                 f"{place} is not a catalog this hopperforge can read",
                 detail=[f"{_field(item['loc'])}: {item['msg']}" for item in error.errors(include_url=False)],
             ) from error
+
+
+@functools.cache
+def _cuda(toolkit: str) -> CudaVersion:
+    """Thousands of packages share a few."""
+    return ToolkitVersion.parse(toolkit).cuda
 
 
 def _field(location: tuple[int | str, ...]) -> str:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from hopperforge.index.catalog import Entry
+from hopperforge.index.pages import EVERYTHING
 from hopperforge.model.cell import AbiClass
 from hopperforge.model.versions import CudaVersion, TorchVersion
 
@@ -42,7 +43,7 @@ class Installation:
     uv_by_page: str
 
 
-def installation(entry: Entry, index: str, cuda: CudaVersion, torch: TorchVersion) -> Installation:
+def installation(entry: Entry, index: str, cuda: CudaVersion | None, torch: TorchVersion) -> Installation:
     """Make the lines for a machine whose torch is `torch`, built for `cuda`, from the index at the URL `index`.
 
     The page is that of this CUDA (and torch, and profile, where the file depends on them); whether the package serves
@@ -61,8 +62,13 @@ def installation_from_server(entry: Entry, file: str, index: str) -> Installatio
     return _lines(entry, url=url, index=simple, page=f"{simple}{entry.project}/")
 
 
-def page_folder(entry: Entry, cuda: CudaVersion, torch: TorchVersion) -> str:
-    """Name the folder of the narrowest page that lists the package: cu128, cu128/torch2.6, cu128/torch2.6/full."""
+def page_folder(entry: Entry, cuda: CudaVersion | None, torch: TorchVersion) -> str:
+    """Name the folder of the narrowest page that lists the package: cu128, cu128/torch2.6, cu128/torch2.6/full.
+
+    Of what nothing compiled that is `all`: every file of its project is for every CUDA.
+    """
+    if entry.cuda is None or cuda is None:
+        return EVERYTHING
     per_torch = [f"torch{torch}"] if entry.abi is AbiClass.PER_TORCH else []
     profile = [] if entry.default else [entry.profile]
     return "/".join([cuda.label, *per_torch, *profile])

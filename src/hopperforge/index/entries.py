@@ -22,8 +22,8 @@ _PER_TORCH: Final = re.compile(r"cu\d+torch\d+(\..*)?")
 class Publication:
     """What neither record nor wheel says of a package, and its entry does.
 
-    `driver` is the oldest for its toolkit, `default` whether its profile is the recipe's default, `uploaded` a UTC time
-    in text; the others are as in Entry.
+    `driver` is the oldest for its toolkit, empty without one; `default` whether its profile is the recipe's default,
+    `uploaded` a UTC time in text; the others are as in Entry.
     """
 
     driver: str
@@ -56,7 +56,7 @@ def make_entry(record: Record, metadata: bytes, publication: Publication) -> Ent
         default=publication.default,
         switches=record.switches,
         architectures=record.architectures,
-        toolkit=str(record.toolkit.version),
+        toolkit="" if record.toolkit is None else str(record.toolkit.version),
         driver=publication.driver,
         abi=abi_of(record.version) if record.front.kind.binds_torch else AbiClass.NONE,
         torch=next((text for name, text in _requirements(core) if name == "torch"), None),

@@ -15,6 +15,7 @@ from packaging.version import InvalidVersion, Version
 
 from hopperforge.model.versions import CudaVersion, TorchVersion
 
+_FOR_ALL: Final = "-py3-none-any.whl"
 _LABEL: Final = re.compile(r"cu(\d{2})(\d{1,2})(?:torch(\d+)\.(\d+))?((?:\.[a-z0-9]+)*)")
 
 
@@ -81,10 +82,10 @@ class Machines:
 def misfits(names: Iterable[str], machines: Machines | None) -> tuple[str, ...]:
     """Name the files that may not lie on one flat index with the others, in order.
 
-    For `machines`, those that are not theirs. Without, every file if the labels are not all the same: nobody said
-    which of them is right.
+    What holds no machine code is for all. For `machines`, those that are not theirs. Without, every file if the labels
+    are not all the same: nobody said which of them is right.
     """
-    labels = {name: Label.of_file(name) for name in names}
+    labels = {name: Label.of_file(name) for name in names if not name.endswith(_FOR_ALL)}
     if machines is not None:
         return tuple(sorted(name for name, label in labels.items() if label is None or not machines.take(label)))
     return tuple(sorted(labels)) if len(set(labels.values())) > 1 else ()

@@ -11,6 +11,8 @@ A shelf is a folder of the index that has a `simple/` of its own, named by its p
 | cu130/hdim128-bf16          | as cu130, of a profile that is not the recipe's default, and so is on no page above |
 | cu130/torch2.11/hdim128-bf16 | as cu130/torch2.11, of such a profile                                              |
 
+What nothing compiled, a package of Python alone, is of every CUDA.
+
 The CUDAs are those of the users' torches: every CUDA of a package's toolkit, or of a runtime of a cell that one serves.
 Installers take the highest version whatever the machine, hence one address for each of these.
 """
@@ -23,7 +25,7 @@ from packaging.version import Version
 from hopperforge.index.catalog import Catalog, Entry
 from hopperforge.index.simple import FileLink, Page, PageWriter
 from hopperforge.model.cell import AbiClass
-from hopperforge.model.versions import CudaVersion, ToolkitVersion
+from hopperforge.model.versions import CudaVersion
 
 EVERYTHING: Final = "all"
 RECORD_SUFFIX: Final = ".json"
@@ -61,19 +63,21 @@ def shelves(catalog: Catalog) -> Mapping[str, tuple[Entry, ...]]:
 
 def cudas_of(catalog: Catalog) -> tuple[CudaVersion, ...]:
     """Every CUDA that has a shelf, in order."""
-    toolkits = {entry.toolkit for entry in catalog.packages}
+    toolkits = {entry.cuda for entry in catalog.packages if entry.cuda is not None}
     runtimes = {cell.runtime for entry in catalog.packages for cell in entry.cells if cell.runtime is not None}
-    return tuple(sorted({*map(_cuda, toolkits), *map(CudaVersion.parse, runtimes)}))
+    return tuple(sorted({*toolkits, *map(CudaVersion.parse, runtimes)}))
 
 
 def shelves_of(entry: Entry, cudas: Iterable[CudaVersion]) -> Iterator[str]:
     """Name the shelves that list a package, where `cudas` have shelves; the table above says why."""
     yield EVERYTHING
-    toolkit = _cuda(entry.toolkit)
+    toolkit = entry.cuda
     profile = "" if entry.default else f"/{entry.profile}"
     torches = dict.fromkeys(cell.torch for cell in entry.cells if cell.torch is not None)
     for cuda in cudas:
-        if toolkit > cuda or (entry.abi is AbiClass.PER_TORCH and toolkit.major != cuda.major):
+        if toolkit is not None and (
+            toolkit > cuda or (entry.abi is AbiClass.PER_TORCH and toolkit.major != cuda.major)
+        ):
             continue
         if entry.abi is not AbiClass.PER_TORCH:
             yield f"{cuda.label}{profile}"
@@ -117,7 +121,3 @@ def _link(entry: Entry) -> FileLink:
         record=entry.path + RECORD_SUFFIX,
         signature=entry.path + SIGNATURE_SUFFIX if entry.attested else None,
     )
-
-
-def _cuda(toolkit: str) -> CudaVersion:
-    return ToolkitVersion.parse(toolkit).cuda

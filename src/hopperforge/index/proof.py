@@ -13,6 +13,11 @@ REQUIRED_GATES: Final = frozenset(
 )
 """The gates that a build for torch passes; imports and the GPU come on top, where a package was brought to them."""
 
+PYTHON_GATES: Final = frozenset(
+    {"metadata", "record", "sbom", "licences", "paths", "size", "pure", "modules", "install"}
+)
+"""The gates of a package of Python alone."""
+
 _WITHOUT_TORCH: Final = (REQUIRED_GATES - {"abi3"}) | {"python-free"}
 
 _GPU_KEYS: Final = ("gpu", "driver")
@@ -46,15 +51,20 @@ def missing_gates(record: Record) -> list[str]:
 def _required(record: Record) -> frozenset[str]:
     """Give the gates that a package of its front passes."""
     named = {"tarball"} if record.tarball is not None else set()
+    if not record.front.kind.compiled:
+        return PYTHON_GATES
     return (REQUIRED_GATES if record.front.kind.binds_torch else _WITHOUT_TORCH) | named
 
 
 def _imported(record: Record) -> bool:
-    if not record.front.kind.binds_torch:
+    kind = record.front.kind
+    proofs = [proof for gate in record.gates if gate.passed and (proof := ImportProof.parse(gate.name)) is not None]
+    if not kind.compiled:
+        return bool(proofs)  # it names no torches: its metadata says which
+    if not kind.binds_torch:
         return True
     served = {cell.torch for cell in record.cells}
-    proofs = (ImportProof.parse(gate.name) for gate in record.gates if gate.passed)
-    return any(proof is not None and proof.torch in served for proof in proofs)
+    return any(proof.torch in served for proof in proofs)
 
 
 def _gpu_reasons(record: Record) -> list[str]:

@@ -68,16 +68,17 @@ class Served:
 def served_by(entry: Entry, choices: Choices) -> Served:
     """Say whom a package serves: what its metadata allows, and the cells it was built for in any case.
 
-    One that binds to no torch serves whoever has any, or none.
+    One that binds to no torch and requires none serves whoever has any, or none; without machine code, every GPU.
     """
     listed = [cuda for cuda in choices.cudas if any(shelf != EVERYTHING for shelf in shelves_of(entry, (cuda,)))]
     torches = {cell.torch for cell in entry.cells} | _allowed(_torch_specifier(entry.torch), choices.torches)
     pythons = {cell.python for cell in entry.cells} | _allowed(entry.requires_python, choices.pythons)
+    free = entry.abi is AbiClass.NONE and entry.torch is None
     return Served(
         cudas=tuple(map(str, listed)),
-        torches=tuple(one for one in choices.torches if one in torches or entry.abi is AbiClass.NONE),
+        torches=tuple(one for one in choices.torches if one in torches or free),
         pythons=tuple(one for one in choices.pythons if one in pythons),
-        gpus=tuple(dict.fromkeys(GPUS.get(code, code) for code in sorted(entry.architectures, reverse=True))),
+        gpus=tuple(dict.fromkeys(GPUS.get(code, code) for code in sorted(entry.architectures or GPUS, reverse=True))),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Final
 
 from hopperforge.index.served import GPUS, Choices
 from hopperforge.index.site_rows import Row, best_first
+from hopperforge.model.cell import ANY_PLATFORM
 from hopperforge.model.keys import JsonValue
 
 
@@ -76,20 +77,22 @@ Answers = Mapping[str, tuple[str, ...]]
 def _without_hidden(rows: Sequence[Row]) -> list[tuple[Row, Answers]]:
     """Leave out what can never be picked: a package that has the same answers as a better one."""
     best: dict[tuple[tuple[str, ...], ...], tuple[Row, Answers]] = {}
+    machines = tuple(sorted({machine for row in rows for machine in row.machines} - {ANY_PLATFORM}))
     for row in rows:
-        answers = _answers(row)
+        answers = _answers(row, machines)
         best.setdefault(tuple(answers.values()), (row, answers))
     return list(best.values())
 
 
-def _answers(row: Row) -> Answers:
+def _answers(row: Row, machines: tuple[str, ...]) -> Answers:
+    """List what leads to a package; one for any machine is for each of `machines`, those that the others are for."""
     return {
         "project": (row.entry.project,),
         "cuda": row.served.cudas,
         "torch": row.served.torches,
         "python": row.served.pythons,
         "gpu": row.served.gpus,
-        "machine": row.machines,
+        "machine": machines if row.machines == (ANY_PLATFORM,) else row.machines,
         "profile": (row.entry.profile,),
     }
 

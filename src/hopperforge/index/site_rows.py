@@ -16,8 +16,8 @@ from hopperforge.index.catalog import Catalog, Entry, EntryGate, GpuProof
 from hopperforge.index.commands import Installation, installation, page_folder
 from hopperforge.index.pages import RECORD_SUFFIX, SIGNATURE_SUFFIX
 from hopperforge.index.served import Choices, Served, ranges, served_by
-from hopperforge.model.cell import AbiClass
-from hopperforge.model.versions import CudaVersion, ToolkitVersion, TorchVersion
+from hopperforge.model.cell import ANY_PLATFORM, AbiClass
+from hopperforge.model.versions import CudaVersion, TorchVersion
 
 ANY: Final = "any, or none"
 PLACEHOLDER: Final = "https://THIS-INDEX"
@@ -100,12 +100,12 @@ def _row(entry: Entry, choices: Choices, scale: int) -> Row:
         anchor=anchor_of(entry),
         served=served,
         cuda=ranges(served.cudas, [str(cuda) for cuda in choices.cudas]),
-        torch=ANY if entry.abi is AbiClass.NONE else ranges(served.torches, choices.torches),
+        torch=ANY if _free(entry) else ranges(served.torches, choices.torches),
         python=ranges(served.pythons, choices.pythons),
         machines=tuple(sorted({machine for _, machine in tags})),
         glibc=_floor(floor for floor, _ in tags),
         size=megabytes(entry.size),
-        library_size=megabytes(entry.library_size),
+        library_size=megabytes(entry.library_size) if entry.library_size else "none",
         failed=tuple(gate.name for gate in entry.gates if not gate.passed),
         proof=None if entry.gpu is None else _proof(entry.gpu, scale),
         href=href,
@@ -119,6 +119,11 @@ def _row(entry: Entry, choices: Choices, scale: int) -> Row:
     )
 
 
+def _free(entry: Entry) -> bool:
+    """Whether it has nothing to do with a torch: it binds to none and requires none."""
+    return entry.abi is AbiClass.NONE and entry.torch is None
+
+
 def anchor_of(entry: Entry) -> str:
     """Name a package on the page: by its bytes, so that the address holds as long as they do."""
     known = _SHA256.fullmatch(entry.sha256) is not None
@@ -127,7 +132,7 @@ def anchor_of(entry: Entry) -> str:
 
 def _commands(entry: Entry) -> Installation:
     """Make the lines that name the file itself: these alone are shown, and are the same for every CUDA and torch."""
-    return installation(entry, PLACEHOLDER, ToolkitVersion.parse(entry.toolkit).cuda, TorchVersion(0, 0))
+    return installation(entry, PLACEHOLDER, entry.cuda, TorchVersion(0, 0))
 
 
 def _shelves(entry: Entry, served: Served) -> Markup:
@@ -165,6 +170,8 @@ def _platform(tag: str) -> tuple[tuple[int, int] | None, str]:
     found = _MANYLINUX.fullmatch(tag)
     if found:
         return (int(found[1]), int(found[2])), found[3]
+    if tag == ANY_PLATFORM:
+        return None, ANY_PLATFORM
     name, _, machine = tag.partition("_")
     return _LEGACY.get(name), machine
 
@@ -180,8 +187,10 @@ def _cells(entry: Entry) -> str:
         return f"{', '.join(entry.requires)}, in any Python"
     if not entry.cells:
         return "none"
-    if entry.abi is AbiClass.NONE:
+    if _free(entry):
         return "any torch and Python, or none"
+    if entry.abi is AbiClass.NONE:
+        return f"{entry.torch}, any Python and any CUDA"
     torches = dict.fromkeys(f"{cell.torch} (CUDA {cell.runtime})" for cell in entry.cells)
     pythons = dict.fromkeys(str(cell.python) for cell in entry.cells)
     return f"torch {', '.join(torches)}; Python {', '.join(pythons)}"
@@ -228,5 +237,5 @@ def best_first(rows: Sequence[Row]) -> list[Row]:
 def _rank(row: Row) -> tuple[bool, Version, CudaVersion, bool, bool, str]:
     entry = row.entry
     public = Version(Version(entry.version).public)
-    cuda = ToolkitVersion.parse(entry.toolkit).cuda
+    cuda = entry.cuda or CudaVersion(0, 0)
     return not entry.unproven, public, cuda, entry.gpu is not None, entry.abi is AbiClass.STABLE, entry.file

@@ -3,13 +3,16 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import assert_never
+from typing import Final, assert_never
 
 from hopperforge.model.place import StorePlace
 from hopperforge.model.profile import Profile
 from hopperforge.model.recipe import Recipe
 from hopperforge.model.request import Kernels, ToolkitChoice
 from hopperforge.model.versions import CudaVersion, PythonVersion, ToolkitVersion, TorchVersion
+
+ANY_PLATFORM: Final = "any"
+"""The platform of what holds no machine code, as wheels are tagged."""
 
 
 class AbiClass(StrEnum):
@@ -22,18 +25,22 @@ class AbiClass(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Cell:
-    """One point of the matrix; `torch` and `python` are None where the recipe binds to no framework."""
+    """One point of the matrix; `torch` and `python` are None where the recipe binds to no framework.
+
+    `cuda` is None where nothing is compiled, and `platform` then is `ANY_PLATFORM`.
+    """
 
     recipe: str
     profile: str
-    cuda: ToolkitVersion
+    cuda: ToolkitVersion | None
     torch: TorchVersion | None
     python: PythonVersion | None
     platform: str
 
     def __str__(self) -> str:
+        toolkit = "" if self.cuda is None else f"cuda {self.cuda} "
         framework = "" if self.torch is None else f"torch {self.torch} python {self.python} "
-        return f"{self.recipe}/{self.profile} cuda {self.cuda} {framework}{self.platform}"
+        return f"{self.recipe}/{self.profile} {toolkit}{framework}{self.platform}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,17 +71,18 @@ def one_per_name(
     found = list(verdicts)
     kept: dict[tuple[str, ...], ToolkitVersion] = {}
     for cell in (verdict.cell for verdict in found if isinstance(verdict, Accepted)):
-        rivals = (cell.cuda, kept.get(_name(cell), cell.cuda))
-        kept[_name(cell)] = max(rivals, key=lambda cuda: (cuda == preferred, cuda))
+        if cell.cuda is not None:
+            rivals = (cell.cuda, kept.get(_name(cell), cell.cuda))
+            kept[_name(cell)] = max(rivals, key=lambda cuda: (cuda == preferred, cuda))
     return [verdict if isinstance(verdict, Rejected) else _unless_hidden(verdict, kept) for verdict in found]
 
 
 def _name(cell: Cell) -> tuple[str, ...]:
-    return cell.recipe, cell.profile, cell.cuda.label, cell.platform
+    return cell.recipe, cell.profile, cell.cuda.label if cell.cuda else "", cell.platform
 
 
 def _unless_hidden(verdict: Accepted, kept: Mapping[tuple[str, ...], ToolkitVersion]) -> Accepted | Rejected:
-    cuda = kept[_name(verdict.cell)]
+    cuda = kept.get(_name(verdict.cell))
     if verdict.cell.cuda == cuda:
         return verdict
     reason = (
@@ -88,13 +96,13 @@ def _unless_hidden(verdict: Accepted, kept: Mapping[tuple[str, ...], ToolkitVers
 class Build:
     """The thing that serves one or more cells with the same bytes.
 
-    `torch` is what the front binds against, None if it binds to no framework; `profile` has the architectures that the
-    toolkit knows.
+    `cuda` is None where nothing is compiled; `torch` is what the front binds against, None if it binds to no framework;
+    `profile` has the architectures that the toolkit knows.
     """
 
     recipe: Recipe
     profile: Profile
-    cuda: ToolkitVersion
+    cuda: ToolkitVersion | None
     torch: TorchVersion | None
     abi: AbiClass
     platform: str
@@ -105,9 +113,10 @@ class Build:
     def local_label(self) -> str:
         """What the user must match: the CUDA, the torch where it matters, the profile unless it is the default.
 
+        Empty where nothing is compiled and the profile is the default.
         A build by upstream's own means says so: it is there to be compared with, never to be taken for the other.
         """
-        parts = [self.cuda.label]
+        parts = [self.cuda.label] if self.cuda else []
         if self.abi is AbiClass.PER_TORCH and self.torch is not None:
             parts[0] += f"torch{self.torch.major}"
             parts.append(str(self.torch.minor))
@@ -130,11 +139,11 @@ class Build:
 
     @property
     def version(self) -> str:
-        """The wheel's full version: 3.0.0+cu130."""
-        return f"{self.recipe.package.version}+{self.local_label}"
+        """The wheel's full version: 3.0.0+cu130, or 3.0.0 without a label."""
+        return "+".join(filter(None, (self.recipe.package.version, self.local_label)))
 
     def __str__(self) -> str:
-        return f"{self.recipe.name}/{self.profile.name} {self.local_label}"
+        return f"{self.recipe.name}/{self.profile.name} {self.local_label}".rstrip()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

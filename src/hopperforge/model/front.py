@@ -19,12 +19,19 @@ class FrontKind(StrEnum):
     | torch          | the recipe's own               | torch, stable ABI               | cp39-abi3   |
     | cpp            | the recipe's own               | nothing                         | py3-none    |
     | jax            | the recipe's own               | nothing; XLA's FFI headers      | py3-none    |
+    | python         | the recipe's own, Python alone | nothing                         | py3-none    |
     """
 
     TORCH_UPSTREAM = "torch-upstream"
     TORCH = "torch"
     CPP = "cpp"
     JAX = "jax"
+    PYTHON = "python"
+
+    @property
+    def compiled(self) -> bool:
+        """Whether there are kernels and a library: all that a toolkit and a host compiler are for."""
+        return self is not FrontKind.PYTHON
 
     @property
     def binds_torch(self) -> bool:
@@ -45,6 +52,9 @@ class FrontKind(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Front:
     """The sources a recipe brings, and what they become. Of `torch-upstream` all but `kind` is empty.
+
+    Of `python` all but `kind` and what it requires is empty, and `epoch` is the SOURCE_DATE_EPOCH of its
+    wheel, in seconds; None of every other kind.
 
     Patterns are of paths in the recipe's folder, places are paths in the package's. `sources` are compiled together
     with those of the recipe in the folder `shares`, and linked with the kernels into `library`, by the version script
@@ -68,6 +78,7 @@ class Front:
     requires: tuple[str, ...] = ()
     requires_python: str = ">=3.9"
     tarball: bool = False
+    epoch: int | None = None
 
     @property
     def soname(self) -> str | None:

@@ -47,13 +47,13 @@ class Promise:
     """What a package promises to anyone who imports it, GPU or none.
 
     `operators` are torch operators by full name ("fa3_fwd::fwd"); `function` is one of `module` that takes q, k, v;
-    `guard` is part of what its error says where there is no GPU.
+    `guard` is part of what its error says where there is no GPU. Without any of them the import itself is the promise.
     """
 
     module: str
-    operators: tuple[str, ...]
-    function: str
-    guard: str
+    operators: tuple[str, ...] = ()
+    function: str = ""
+    guard: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,3 +79,8 @@ class Recipe:
     merge: tuple[MergeRule, ...] = ()
     front: Front = field(default_factory=Front)
     kernels: OwnKernels | None = None
+
+    @property
+    def promised(self) -> Promise | None:
+        """The promise; of Python alone that it imports, None where nothing is imported beside a torch."""
+        return self.promise if self.front.kind.compiled else Promise(module=self.package.module)

@@ -20,8 +20,9 @@ from hopperforge.model.toolkit import ToolkitOrigin
 from hopperforge.model.versions import CudaVersion, PythonVersion, ToolkitVersion, TorchVersion
 from hopperforge.model.wheel import GateResult
 
-RECORD_FORMAT: Final = 4
-"""Read as well: 1, from before units had several sources; 2, from before bills of materials; 3, of torch alone."""
+RECORD_FORMAT: Final = 5
+"""Read as well: 1, from before units had several sources; 2, from before bills of materials; 3, of torch alone; 4, of
+compiled packages alone."""
 
 TORCH: Final = "torch"
 """The name of the framework that torch fronts are bound with."""
@@ -60,7 +61,7 @@ _Python = Annotated[PythonVersion, _READ_PYTHON, _WRITE_PYTHON]
 @with_config(_STRICT)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WheelFacts:
-    """The package's file; sizes in bytes, `library_size` that of the shared library inside."""
+    """The package's file; sizes in bytes, `library_size` that of the shared library inside, 0 without one."""
 
     file: str
     sha256: str
@@ -74,10 +75,10 @@ class WheelFacts:
 class ServedCell:
     """A cell the package serves; `runtime` is the CUDA of the torch build it was paired with.
 
-    Where the package binds to no framework `torch`, `python` and `runtime` are None.
+    Where the package binds to no framework `torch`, `python` and `runtime` are None; `cuda` is where none compiled it.
     """
 
-    cuda: _Toolkit
+    cuda: _Toolkit | None
     torch: _Torch | None
     python: _Python | None
     platform: str
@@ -97,7 +98,8 @@ class ServedCell:
 class SourceFacts:
     """Upstream's source as it was compiled: the pin, the tree hashes that were checked, the patches by sha256.
 
-    Where a recipe brings its kernels itself `commit` is empty, and `trees` has what it brings.
+    Where a recipe brings its kernels itself `commit` is empty, and `trees` has what it brings; of Python alone that is
+    empty too, for `front_tree` is of all there is.
     """
 
     pin: str
@@ -237,14 +239,15 @@ class Record:
     """Everything that went into a package and what was proven.
 
     `tarball` is the same package without pip, None where there is none; `image` is None for a build on the host; `pack`
-    is None where upstream's own build compiled the kernels; `licences` are the files of dist-info/licenses by sha256
+    is None where upstream's own build compiled the kernels, and together with `toolkit` and `host_compiler` where
+    nothing was compiled; `licences` are the files of dist-info/licenses by sha256
     and `sbom` is the sha256 of the bill of materials inside, empty and None in packages from before these were; `gpu`
     is None until the smoke tests passed on a GPU, then their gpu.json as it is; `reproduced` are the rebuilds that gave
     the same bytes; `made_by` is None in packages of format 2; `timings` are wall seconds by stage; `created` is a UTC
     time in text.
     """
 
-    format: Literal[4]
+    format: Literal[5]
     name: str
     version: str
     wheel: WheelFacts
@@ -256,8 +259,8 @@ class Record:
     architectures: tuple[str, ...]
     cells: tuple[ServedCell, ...]
     source: SourceFacts
-    toolkit: ToolkitFacts
-    host_compiler: CompilerFacts
+    toolkit: ToolkitFacts | None
+    host_compiler: CompilerFacts | None
     engine: str
     image: ImageFacts | None
     kernels: Kernels
@@ -313,7 +316,7 @@ def _renewed(data: bytes) -> bytes:
     except (ValueError, RecursionError):
         return data
     match document:
-        case {"format": 1 | 2 | 3 as before} if not isinstance(before, bool | float):
+        case {"format": 1 | 2 | 3 | 4 as before} if not isinstance(before, bool | float):
             if before == 1:
                 _name_sources(document.get("pack"))
             _name_framework(document.get("front"))

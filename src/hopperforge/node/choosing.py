@@ -77,9 +77,11 @@ def page_of(entry: Entry, entries: Iterable[Entry], cuda: Numbers | None) -> str
     """Give the folder of the index, below its root, whose page lists a wheel for a user of this CUDA.
 
     Pages are of the CUDAs that the catalog names; taken is the newest that is not newer than the user's, so that a
-    page of CUDA 12.8 serves a torch of 12.9.
+    page of CUDA 12.8 serves a torch of 12.9. What nothing compiled is on the page of everything.
     """
-    known = {entry.cuda for entry in entries}
+    if not entry.cuda:
+        return "all/simple"
+    known = {entry.cuda for entry in entries if entry.cuda}
     known |= {numbers(cell["runtime"]) for entry in entries for cell in entry.cells if cell["runtime"] is not None}
     listing = [one for one in known if one >= entry.cuda and (entry.abi != "per-torch" or one[0] == entry.cuda[0])]
     within = [one for one in listing if cuda is None or compare(one, cuda) <= 0] or [entry.cuda]
@@ -94,12 +96,21 @@ def reasons_for(entry: Entry, node: Node) -> tuple[str, ...]:
     torch = node.torch.version if node.torch else "yet to be installed"
     trimmed = "the default" if entry.default else f"which leaves out {len(entry.switches)} features"
     driver = "not known" if node.driver is None or node.driver.cuda is None else f"CUDA {dotted(node.driver.cuda)}"
-    tie = "any torch of the stable ABI" if entry.abi == "stable" else f"torch {entry.torch_line} alone"
+    gpu = gpu_text(node.gpus[0]) if node.gpus else "none"
     return (
-        f"compiled for CUDA {dotted(entry.cuda)}; the driver serves: {driver}",
-        "binds to no torch" if entry.free else f"needs {entry.torch}, for it is bound to {tie}; torch here: {torch}",
-        f"code for {', '.join(entry.architectures)}; GPU here: {gpu_text(node.gpus[0]) if node.gpus else 'none'}",
+        f"compiled for CUDA {dotted(entry.cuda)}; the driver serves: {driver}"
+        if entry.cuda
+        else f"nothing in it is compiled; the driver serves: {driver}",
+        f"{_tie(entry)}; torch here: {torch}" if entry.torch else "binds to no torch",
+        f"code for {', '.join(entry.architectures) or 'no GPU'}; GPU here: {gpu}",
         f"profile {entry.profile}, {trimmed}",
         f"proven on {entry.gpu['gpu']}" if entry.gpu else "not yet run on a GPU: its record holds no such proof",
         *(("published without every proof",) if entry.unproven else ()),
     )
+
+
+def _tie(entry: Entry) -> str:
+    if entry.free:
+        return f"needs {entry.torch}, and binds to none"
+    tie = "any torch of the stable ABI" if entry.abi == "stable" else f"torch {entry.torch_line} alone"
+    return f"needs {entry.torch}, for it is bound to {tie}"

@@ -49,6 +49,8 @@ def _version_reason(entry: Entry, node: Node) -> str | None:
 
 def _platform_reason(entry: Entry, node: Node) -> str | None:
     """Say why no platform tag is for this system; of several glibc floors the lowest is named."""
+    if "any" in entry.platform_tags:
+        return None
     found = [(tag, _floor(tag)) for tag in entry.platform_tags]
     floors = sorted(floor for tag, floor in found if tag.endswith(f"_{node.machine}") and floor is not None)
     if node.system != "Linux" or not floors:
@@ -90,9 +92,15 @@ def runs_on(architecture: str, capability: Numbers) -> bool:
 
 
 def fitting_gpus(entry: Entry, gpus: Sequence[Gpu]) -> tuple[bool, ...]:
-    """Say of each GPU whether the wheel's code runs on it; one of unknown capability is given the benefit."""
+    """Say of each GPU whether the wheel's code runs on it; one of unknown capability is given the benefit.
+
+    A wheel without code fits them all.
+    """
     return tuple(
-        gpu.capability is None or any(runs_on(code, gpu.capability) for code in entry.architectures) for gpu in gpus
+        gpu.capability is None
+        or not entry.architectures
+        or any(runs_on(code, gpu.capability) for code in entry.architectures)
+        for gpu in gpus
     )
 
 
@@ -104,7 +112,7 @@ def _gpu_reason(entry: Entry, gpus: Sequence[Gpu]) -> str | None:
 
 def _driver_reason(entry: Entry, driver: Driver | None) -> str | None:
     """Say why the driver does not serve the CUDA runtime inside: only an older CUDA major, or an older version, is."""
-    if driver is None:
+    if driver is None or not entry.cuda:
         return None
     needs = f"holds the CUDA {dotted(entry.cuda)} runtime, which needs driver {entry.driver}"
     if driver.cuda is not None and driver.cuda[0] < entry.cuda[0]:
@@ -118,7 +126,7 @@ def _ptx_reason(entry: Entry, node: Node) -> str | None:
     """Say why the driver does not compile the PTX that all GPUs here need: unlike machine code, it must be no newer."""
     driver, code = node.driver, [one for one in entry.architectures if one.startswith("sm_")]
     known = [gpu.capability for gpu in node.gpus if gpu.capability is not None]
-    if driver is None or driver.cuda is None or len(known) < max(1, len(node.gpus)):
+    if driver is None or driver.cuda is None or not entry.cuda or len(known) < max(1, len(node.gpus)):
         return None
     if compare(driver.cuda, entry.cuda) >= 0 or any(runs_on(one, capability) for one in code for capability in known):
         return None

@@ -54,7 +54,7 @@ def _free(entries: Sequence[Entry], chosen: Entry | None, wanted: Wanted) -> boo
     asked = (
         [entry for entry in entries if normal(entry.project) == normal(wanted.project)] if chosen is None else [chosen]
     )
-    return bool(asked) and all(entry.free for entry in asked)
+    return bool(asked) and all(entry.torch is None for entry in asked)
 
 
 def _torch_findings(node: Node, chosen: Entry | None) -> Iterable[Finding]:

@@ -54,7 +54,7 @@ def _entry(item: Mapping[str, Any]) -> Entry:
     satisfies((), ",".join((entry.requires_python or "", re.sub("^torch", "", entry.torch or ""))))
     if not all(isinstance(text, str) for text in (entry.version, entry.file, entry.driver, entry.toolkit)):
         raise TypeError(f"{entry.file} holds a number where a text belongs")
-    if not entry.cells or not entry.cuda:
+    if not entry.cells or (entry.toolkit and not entry.cuda):
         raise ValueError(f"{entry.file} names no cell or no toolkit")
     return entry
 

@@ -99,8 +99,8 @@ class Entry:
 
     @property
     def cuda(self) -> Numbers:
-        """The CUDA of the toolkit, whatever its assembler."""
-        return numbers(self.toolkit)
+        """The CUDA of the toolkit, whatever its assembler; empty where nothing was compiled."""
+        return numbers(self.toolkit) if self.toolkit else ()
 
     @property
     def torch_line(self) -> str:

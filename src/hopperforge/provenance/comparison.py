@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from hopperforge.model.record import PackFacts, Record
+from hopperforge.model.record import CompilerFacts, PackFacts, Record, ToolkitFacts
 from hopperforge.model.request import Merge
 from hopperforge.model.toolkit import ToolkitOrigin
 
@@ -39,12 +39,12 @@ def rebuild_words(record: Record) -> tuple[str, ...]:
     return (
         f"recipe={record.recipe}",
         f"profile={record.profile}",
-        f"cuda={record.toolkit.version}",
+        *(() if record.toolkit is None else (f"cuda={record.toolkit.version}",)),
         *((f"torch={','.join(map(str, torches))}",) if torches else ()),
         *((f"python={','.join(map(str, pythons))}",) if pythons else ()),
         f"kernels={record.kernels}",
         f"merge={Merge.ON if merged else Merge.OFF}",
-        *((f"toolkit={record.toolkit.origin}",) if record.toolkit.origin in _FETCHED else ()),
+        *((f"toolkit={record.toolkit.origin}",) if record.toolkit and record.toolkit.origin in _FETCHED else ()),
         *((f"engine={record.engine}", f"base={record.image.base}") if record.image else ("engine=host",)),
     )
 
@@ -73,10 +73,14 @@ def _inputs(before: Record, after: Record) -> Iterable[_Compared]:
     yield from _mapped("patch", before.source.patches, after.source.patches)
     yield "patch", "the patched kernels", before.source.kernel_tree, after.source.kernel_tree
     yield "patch", "the patched binding", before.source.front_tree, after.source.front_tree
-    yield from _mapped("toolkit", before.toolkit.fingerprint, after.toolkit.fingerprint)
-    yield from _mapped("host compiler", before.host_compiler.fingerprint, after.host_compiler.fingerprint)
+    yield from _mapped("toolkit", _fingerprint(before.toolkit), _fingerprint(after.toolkit))
+    yield from _mapped("host compiler", _fingerprint(before.host_compiler), _fingerprint(after.host_compiler))
     yield "image", "the base", _base(before), _base(after)
     yield "image", "the image", _image(before), _image(after)
+
+
+def _fingerprint(facts: ToolkitFacts | CompilerFacts | None) -> Mapping[str, str]:
+    return {} if facts is None else facts.fingerprint
 
 
 def _base(record: Record) -> str:

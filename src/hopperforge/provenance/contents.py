@@ -9,6 +9,9 @@ from hopperforge.model.record import CompilerFacts, FrontFacts, ImageFacts, Reco
 EXPRESSION: Final = "BSD-3-Clause AND LicenseRef-NVIDIA-CUDA-Toolkit"
 """FlashAttention, CUTLASS and hopperforge's own Python; libdevice and the CUDA runtime, by NVIDIA's agreement."""
 
+PURE_EXPRESSION: Final = "BSD-3-Clause"
+"""That of hopperforge's own Python, where there is nothing else."""
+
 CUTLASS: Final = "csrc/cutlass/include"
 
 
@@ -16,14 +19,15 @@ CUTLASS: Final = "csrc/cutlass/include"
 class Contents:
     """What went into a package. Where the same bytes came from (index, mirror, machine) is no part of it.
 
-    `licences` maps the files of dist-info/licenses to their sha256.
+    `toolkit` and `host_compiler` are None where nothing was compiled; `licences` maps the files of dist-info/licenses
+    to their sha256.
     """
 
     name: str
     version: str
     source: SourceFacts
-    toolkit: ToolkitFacts
-    host_compiler: CompilerFacts
+    toolkit: ToolkitFacts | None
+    host_compiler: CompilerFacts | None
     image: ImageFacts | None
     front: FrontFacts
     licences: Mapping[str, str]
@@ -46,14 +50,21 @@ class Contents:
     def static_runtime(self) -> str | None:
         """The sha256 of the CUDA runtime that is linked in; None where it is not."""
         linked = any("cudart_static" in flag for flag in self.front.flags)
-        return self.toolkit.fingerprint.get("cudart_static") if linked else None
+        return self.toolkit.fingerprint.get("cudart_static") if linked and self.toolkit is not None else None
+
+    @property
+    def expression(self) -> str:
+        """The licences of all that is shipped, in the words of SPDX."""
+        return EXPRESSION if self.front.kind.compiled else PURE_EXPRESSION
 
     def hashes(self) -> Mapping[str, str]:
         """Every hash that the bill must name, by the reference of its component."""
         found = {f"source/{folder}": digest for folder, digest in self.source.trees.items()}
         found |= {f"patch/{name}": digest for name, digest in self.source.patches.items()}
-        found |= {f"toolkit/{part}": digest for part, digest in self.toolkit.fingerprint.items()}
-        found |= {f"host-compiler/{part}": digest for part, digest in self.host_compiler.fingerprint.items()}
+        if self.toolkit is not None:
+            found |= {f"toolkit/{part}": digest for part, digest in self.toolkit.fingerprint.items()}
+        if self.host_compiler is not None:
+            found |= {f"host-compiler/{part}": digest for part, digest in self.host_compiler.fingerprint.items()}
         found |= {f"licence/{name}": digest for name, digest in self.licences.items()}
         found |= {f"front/{path}": digest for path, digest in self.front.sources.items()}
         if self.front.framework is not None:

@@ -29,7 +29,7 @@ from cyclonedx.output.json import JsonV1Dot6
 from cyclonedx.schema import SchemaVersion
 from packageurl import PackageURL
 
-from hopperforge.provenance.contents import CUTLASS, EXPRESSION, Contents
+from hopperforge.provenance.contents import CUTLASS, Contents
 
 HASH_PROPERTY: Final = "hopperforge:hash"
 SUFFIX: Final = ".cdx.json"
@@ -70,13 +70,21 @@ def _root(contents: Contents) -> Component:
         type=ComponentType.LIBRARY,
         bom_ref="package",
         purl=PackageURL("pypi", None, contents.name, contents.version),
-        licenses=[LicenseExpression(EXPRESSION)],
+        licenses=[LicenseExpression(contents.expression)],
         components=[_file(f"licence/{name}", name, digest) for name, digest in contents.licences.items()],
     )
 
 
 def _shipped(contents: Contents) -> Iterable[Component]:
     """What is in the package, or in the process with it."""
+    yield from _kernels(contents)
+    yield from _bound(contents)
+
+
+def _kernels(contents: Contents) -> Iterable[Component]:
+    """The kernels and what is compiled into them; nothing of Python alone."""
+    if not contents.front.kind.compiled:
+        return
     source, runtime = contents.source, contents.static_runtime
     yield (
         _own_kernels(contents)
@@ -112,7 +120,7 @@ def _shipped(contents: Contents) -> Iterable[Component]:
             licenses=[_BSD],
             components=[_tree(f"source/{CUTLASS}", CUTLASS, source.trees[CUTLASS])],
         )
-    if runtime is not None:
+    if runtime is not None and contents.toolkit is not None:
         yield Component(
             name="cuda-runtime",
             version=contents.toolkit.release,
@@ -123,6 +131,10 @@ def _shipped(contents: Contents) -> Iterable[Component]:
             licenses=[_NVIDIA],
             hashes=[_sha256(runtime)],
         )
+
+
+def _bound(contents: Contents) -> Iterable[Component]:
+    """The recipe's own sources and the framework."""
     if contents.front.sources:
         yield Component(
             name="front",
@@ -130,7 +142,8 @@ def _shipped(contents: Contents) -> Iterable[Component]:
             type=ComponentType.LIBRARY,
             bom_ref="front",
             scope=ComponentScope.REQUIRED,
-            description="the recipe's own sources, bound to the kernels",
+            description="the recipe's own sources"
+            + (", bound to the kernels" if contents.front.kind.compiled else ", Python alone"),
             licenses=[_BSD],
             components=[_file(f"front/{path}", path, digest) for path, digest in contents.front.sources.items()],
         )
@@ -164,10 +177,11 @@ def _own_kernels(contents: Contents) -> Component:
 def _used(contents: Contents) -> Iterable[Component]:
     """What worked on the package and is not in it."""
     toolkit, compiler, image = contents.toolkit, contents.host_compiler, contents.image
-    yield _tool(
-        "toolkit", "cuda-toolkit", f"{toolkit.version} (nvcc {toolkit.release})", toolkit.fingerprint, licence=_NVIDIA
-    )
-    yield _tool("host-compiler", "g++", compiler.version, compiler.fingerprint)
+    if toolkit is not None:
+        named = f"{toolkit.version} (nvcc {toolkit.release})"
+        yield _tool("toolkit", "cuda-toolkit", named, toolkit.fingerprint, licence=_NVIDIA)
+    if compiler is not None:
+        yield _tool("host-compiler", "g++", compiler.version, compiler.fingerprint)
     for name, version in sorted(contents.front.tools.items()):
         yield _tool(f"tool/{name}", name, version, {})
     if image is not None:

@@ -77,8 +77,8 @@ def _dependencies(record: Record) -> Iterable[dict[str, JsonValue]]:
         }
     for kind, parts in (
         ("patch", source.patches),
-        ("toolkit", record.toolkit.fingerprint),
-        ("host-compiler", record.host_compiler.fingerprint),
+        ("toolkit", record.toolkit.fingerprint if record.toolkit else {}),
+        ("host-compiler", record.host_compiler.fingerprint if record.host_compiler else {}),
         ("front", record.front.sources),
     ):
         for name, digest in parts.items():

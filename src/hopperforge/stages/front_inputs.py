@@ -86,7 +86,7 @@ def build_facts(inputs: FrontInputs) -> dict[str, object]:
     facts: dict[str, object] = {
         "VERSION": build.version,
         "PROFILE": build.profile.name,
-        "CUDA": str(build.cuda.cuda),
+        "CUDA": str(inputs.toolkit.version.cuda),
         "DRIVER": inputs.toolkit_fact.driver,
     }
     if build.torch is not None:

@@ -8,9 +8,11 @@ from typing import Final
 from packaging.metadata import Metadata
 
 from hopperforge.errors import InputError
+from hopperforge.model.cell import Build
 from hopperforge.model.front import Front
 from hopperforge.model.wheel import RawWheel
-from hopperforge.provenance.contents import EXPRESSION
+from hopperforge.provenance.contents import EXPRESSION, PURE_EXPRESSION
+from hopperforge.provenance.sbom import sbom_member
 from hopperforge.stages.front_inputs import FrontInputs, build_facts, build_info, requirements
 from hopperforge.stages.wheel_archive import WheelArchive, write_wheel
 
@@ -44,7 +46,7 @@ def package_files(inputs: FrontInputs, made: Mapping[str, Path]) -> tuple[dict[s
     folder, package = recipe.folder, recipe.package.package
     files: dict[str, bytes] = {}
     for name, data in (
-        *_python(folder / "python"),
+        *python_files(folder / "python"),
         *((f"{package}/{place}", data) for place, data in _shipped(inputs)),
         *((f"{package}/{place}", path.read_bytes()) for place, path in made.items()),
         *((f"{package}/{place}", linker_script(recipe.front)) for place in linker_places(recipe.front)),
@@ -68,7 +70,8 @@ def linker_script(front: Front) -> bytes:
     return f"/* GNU ld script */\nINPUT(-l:{front.soname})\n".encode()
 
 
-def _python(folder: Path) -> list[tuple[str, bytes]]:
+def python_files(folder: Path) -> list[tuple[str, bytes]]:
+    """Give the Python that a recipe ships, by its place in the wheel."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     return [(path.relative_to(folder).as_posix(), path.read_bytes()) for path in paths]
 
@@ -109,25 +112,40 @@ def fill(text: str, values: Mapping[str, str], place: Path) -> str:
 
 def raw_wheel(inputs: FrontInputs, content: tuple[Mapping[str, bytes], frozenset[str]], *, out: Path) -> RawWheel:
     """Write the wheel of these files to `out`, with metadata and licences, tagged for this build's platform."""
-    files, runnable = content
-    build = inputs.build
-    name = build.recipe.package.distribution.replace("-", "_")
-    info, tag = f"{name}-{build.version}.dist-info", f"{build.recipe.front.kind.tag}-{build.platform}"
-    path = out / f"{name}-{build.version}-{tag}.whl"
-    wheel_file = f"Wheel-Version: 1.0\nGenerator: {_GENERATOR}\nRoot-Is-Purelib: false\nTag: {tag}\n"
-    members = {
-        **files,
-        f"{info}/METADATA": _metadata(inputs),
-        f"{info}/WHEEL": wheel_file.encode(),
-        **{f"{info}/licenses/{licence}": text for licence, text in inputs.licences.items()},
-    }
-    archive = WheelArchive(path=path, names=tuple(members), files=members, runnable=runnable, info=info)
-    write_wheel(path, archive, epoch=inputs.source.pin.epoch)
+    path = write_package(inputs.build, content, licences=inputs.licences, epoch=inputs.source.pin.epoch, out=out)
     return RawWheel(path=path)
 
 
-def _metadata(inputs: FrontInputs) -> bytes:
-    build, package = inputs.build, inputs.build.recipe.package
+def write_package(
+    build: Build,
+    content: tuple[Mapping[str, bytes], frozenset[str]],
+    *,
+    licences: Mapping[str, bytes],
+    epoch: int,
+    out: Path,
+    sbom: bytes | None = None,
+) -> Path:
+    """Write the wheel of these files, of which some can be run, to `out`; `sbom` is put in where there is one."""
+    files, runnable = content
+    name = build.recipe.package.distribution.replace("-", "_")
+    info, tag = f"{name}-{build.version}.dist-info", f"{build.recipe.front.kind.tag}-{build.platform}"
+    path = out / f"{name}-{build.version}-{tag}.whl"
+    pure = "false" if build.recipe.front.kind.compiled else "true"
+    wheel_file = f"Wheel-Version: 1.0\nGenerator: {_GENERATOR}\nRoot-Is-Purelib: {pure}\nTag: {tag}\n"
+    members = {
+        **files,
+        f"{info}/METADATA": _metadata(build, licences),
+        f"{info}/WHEEL": wheel_file.encode(),
+        **{f"{info}/licenses/{licence}": text for licence, text in licences.items()},
+        **({} if sbom is None else {sbom_member(info, name): sbom}),
+    }
+    archive = WheelArchive(path=path, names=tuple(members), files=members, runnable=runnable, info=info)
+    write_wheel(path, archive, epoch=epoch)
+    return path
+
+
+def _metadata(build: Build, licences: Mapping[str, bytes]) -> bytes:
+    package = build.recipe.package
     metadata = Metadata.from_raw(
         {
             "metadata_version": "2.4",
@@ -136,8 +154,8 @@ def _metadata(inputs: FrontInputs) -> bytes:
             "summary": package.summary,
             "description": (build.recipe.folder / "README.md").read_text(encoding="utf-8"),
             "description_content_type": "text/markdown",
-            "license_expression": EXPRESSION,
-            "license_files": list(inputs.licences),
+            "license_expression": EXPRESSION if build.recipe.front.kind.compiled else PURE_EXPRESSION,
+            "license_files": list(licences),
             "requires_dist": list(requirements(build)),
             "requires_python": build.recipe.front.requires_python,
         }

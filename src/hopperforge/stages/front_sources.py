@@ -31,6 +31,13 @@ def front_sources(build: Build) -> dict[str, str]:
     return _hashed(folder, wanted) | {f"shared/{path}": digest for path, digest in _shared(front).items()}
 
 
+def python_sources(build: Build) -> dict[str, str]:
+    """Hash every file that a package of Python alone is made of, by its path; InputError if there is no Python."""
+    folder = build.recipe.folder
+    matching(folder, "python/*/__init__.py")
+    return _hashed(folder, [*(folder / "python").rglob("*"), _present(folder, "README.md")])
+
+
 def _present(folder: Path, name: str) -> Path:
     if not (folder / name).is_file():
         raise InputError(f"recipe {folder.name} has no file {name}", hint=f"look at {folder / 'recipe.yaml'}")

@@ -182,7 +182,7 @@ def api_job(inputs: FrontInputs, torch: TorchKit, places: Places, *, objects: tu
     return ApiJob(
         mode="inline" if build.kernels is Kernels.INLINE else "pack",
         root=places.root,
-        cuda=str(build.cuda.cuda),
+        cuda=str(inputs.toolkit.version.cuda),
         cuda_home=places.cuda_home,
         torch=places.torch,
         torch_release=torch.release,

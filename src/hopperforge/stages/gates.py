@@ -37,6 +37,8 @@ SYSTEM_LIBRARIES: Final = frozenset(
         "ld-linux-x86-64.so.2",
     }
 )
+PURE_TAG: Final = "py3-none-any"
+"""The tag of a wheel without machine code."""
 LIBRARY_SUFFIX: Final = ".abi3.so"
 
 _FOREIGN: Final = re.compile(r"(^|/)lib(torch|c10|cu|nv)[^/]*\.so[^/]*$|(^|/)[^/]*\.libs/")
@@ -170,8 +172,9 @@ def _tagged(wheel_file: str, expected: frozenset[str]) -> Iterable[str]:
     tags = frozenset(fields.get_all("Tag") or [])
     if tags != expected:
         yield f"WHEEL says tags {sorted(tags)}, the file name {sorted(expected)}"
-    if fields.get("Root-Is-Purelib", "").lower() != "false":
-        yield "WHEEL does not say Root-Is-Purelib: false"
+    pure = str(expected == {PURE_TAG}).lower()
+    if fields.get("Root-Is-Purelib", "").lower() != pure:
+        yield f"WHEEL does not say Root-Is-Purelib: {pure}"
 
 
 @gate("record")
@@ -224,22 +227,22 @@ def bundled_gate(wheel: WheelArchive, *, programs: frozenset[str] = frozenset())
 
 
 @gate("paths")
-def paths_gate(wheel: WheelArchive, *, private: Mapping[str, str]) -> str:
-    """Check that no file names this machine and the library names no source by absolute path.
+def paths_gate(wheel: WheelArchive, *, private: Mapping[str, str], library: bool = True) -> str:
+    """Check that no file names this machine and the library, where there is one, no source by absolute path.
 
     `private` maps each text to look for (a folder, the host name) to what it is. Texts shorter than five
     characters are left out and the detail says so.
     """
     searched = {text: what for text, what in private.items() if len(text) >= _SHORTEST_PRIVATE}
-    own = library_name(wheel)
+    own = [library_name(wheel)] if library else []
     refuse_if(
         [
             *(hit for text, what in searched.items() for hit in _private_hits(wheel, text, what)),
-            *_source_hits(own, wheel.files[own]),
+            *(hit for name in own for hit in _source_hits(name, wheel.files[name])),
         ]
     )
     left_out = sorted(what for text, what in private.items() if text not in searched)
-    detail = f"looked for {', '.join(sorted(searched.values()))}, absolute source paths"
+    detail = f"looked for {', '.join(sorted(searched.values()))}" + (", absolute source paths" if library else "")
     return detail + (f"; too short to look for: {', '.join(left_out)}" if left_out else "")
 
 
@@ -301,11 +304,10 @@ def runpath_gate(wheel: WheelArchive) -> str:
 
 
 @gate("size")
-def size_gate(wheel: WheelArchive, *, budget: Budget) -> str:
-    """Check that the wheel and the library in it keep within the profile's budget, in bytes."""
-    sizes = {
-        "the wheel": (wheel.path.stat().st_size, budget.wheel),
-        "the library": (len(wheel.files[library_name(wheel)]), budget.library),
-    }
+def size_gate(wheel: WheelArchive, *, budget: Budget, library: bool = True) -> str:
+    """Check that the wheel and the library in it, where there is one, keep within the profile's budget, in bytes."""
+    sizes = {"the wheel": (wheel.path.stat().st_size, budget.wheel)}
+    if library:
+        sizes["the library"] = (len(wheel.files[library_name(wheel)]), budget.library)
     refuse_if(f"{what} has {size} bytes, allowed are {most}" for what, (size, most) in sizes.items() if size > most)
     return ", ".join(f"{what} {size} of {most} bytes" for what, (size, most) in sizes.items())

@@ -71,8 +71,8 @@ def judge(name: str, answer: Answer, promise: Promise) -> GateResult:
     found = read_probe(answer.lines)
     if found is None or answer.status != 0:
         return GateResult(name=name, passed=False, detail=last_words(f"status {answer.status}", answer))
-    kept = f"has {', '.join(promise.operators)}, and says what is missing without a GPU"
-    detail = "; ".join(found.problems) or f"{promise.module} imports beside {found.beside}, {kept}"
+    kept = f", has {', '.join(promise.operators)}, and says what is missing without a GPU" if promise.operators else ""
+    detail = "; ".join(found.problems) or f"{promise.module} imports beside {found.beside}{kept}"
     return GateResult(name=name, passed=not found.problems, detail=detail)
 
 

@@ -36,8 +36,12 @@ def collect_licences(
     """
     found = {_name(licence): _upstream(licence, source, workspace) for licence in source.pin.licences}
     found["LICENSE.cuda.txt"] = _nvidia(toolkit, fact, workspace)
-    found["LICENSE.hopperforge.txt"] = (workspace.project / _OWN).read_bytes()
-    return dict(sorted(found.items()))
+    return dict(sorted({**found, **own_licence(workspace)}.items()))
+
+
+def own_licence(workspace: Workspace) -> dict[str, bytes]:
+    """Give our own licence text by the name it has in a package."""
+    return {"LICENSE.hopperforge.txt": (workspace.project / _OWN).read_bytes()}
 
 
 def licences_at_hand(pin: UpstreamPin, fact: ToolkitFact, workspace: Workspace) -> bool:

@@ -66,7 +66,7 @@ def _parcel(package: Shelved, wheel: WheelArchive, project: Project, moment: str
         record=record,
         metadata=wheel.files[f"{wheel.info}/METADATA"],
         publication=Publication(
-            driver=project.matrix.toolkits[record.toolkit.version].driver,
+            driver=project.matrix.toolkits[record.toolkit.version].driver if record.toolkit else "",
             default=project.recipes[record.recipe].default_profile == record.profile,
             uploaded=moment,
             sbom=any(name.startswith(f"{wheel.info}{_SBOMS}") for name in wheel.files),
@@ -88,7 +88,7 @@ def _record_reasons(record: Record, project: Project) -> Iterable[str]:
     yield from _name_reasons(record)
     if record.recipe not in project.recipes:
         yield f'its record says recipe "{record.recipe}", which is not in this checkout: its default profile is unknown'
-    if record.toolkit.version not in project.matrix.toolkits:
+    if record.toolkit is not None and record.toolkit.version not in project.matrix.toolkits:
         yield f"its record says CUDA {record.toolkit.version}, which matrix.yaml does not: its oldest driver is unknown"
 
 

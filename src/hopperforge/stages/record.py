@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 
+from hopperforge.model.cell import Build
 from hopperforge.model.image import Image
 from hopperforge.model.pack import KernelPack
 from hopperforge.model.record import (
@@ -29,7 +30,8 @@ from hopperforge.stages.fronts import framework_facts, front_flags, front_source
 
 
 def make_record(
-    inputs: FrontInputs,
+    build: Build,
+    contents: Contents,
     build_key: str,
     *,
     pack: KernelPack | None,
@@ -40,8 +42,6 @@ def make_record(
     created: str,
 ) -> Record:
     """Gather the record of a verified wheel; `timings` are seconds by stage, `created` a UTC time in text."""
-    build = inputs.build
-    contents = contents_of(inputs)
     return Record(
         format=RECORD_FORMAT,
         name=contents.name,

@@ -14,6 +14,7 @@ from hopperforge.stages import gates, gates_tools
 from hopperforge.stages.device_code import compression_gate
 from hopperforge.stages.gates_contents import licences_gate, sbom_gate
 from hopperforge.stages.gates_front import archive_gate, programs_gate, python_free_gate, soname_gate
+from hopperforge.stages.gates_python import install_gate, modules_gate, pure_gate
 from hopperforge.stages.tarball import tarball_gate
 from hopperforge.stages.wheel_archive import WheelArchive, read_wheel
 
@@ -43,6 +44,48 @@ def verify(
     private = private_texts(workspace, host) | {str(path): what for what, path in (folders or {}).items()}
     looked = _look(wheel, build, driver=driver, requires=tuple(requires), contents=contents, private=private)
     results = (*looked, *_of_front(wheel, build, tarball), *_ask(wheel, build, floor, workspace), *proofs)
+    _settle(repaired, results, workspace)
+    return VerifiedWheel(
+        path=repaired.path,
+        platform_tags=repaired.platform_tags,
+        sha256=sha256_file(repaired.path),
+        size=repaired.path.stat().st_size,
+        library_size=len(wheel.files[gates.library_name(wheel)]),
+        gates=results,
+        tarball=tarball,
+    )
+
+
+def verify_python(
+    repaired: RepairedWheel, *, build: Build, contents: Contents, workspace: Workspace, host: str
+) -> VerifiedWheel:
+    """Run the gates of Python alone on a wheel; errors and words are those of `verify`."""
+    wheel, recipe = read_wheel(repaired.path), build.recipe
+    package, requires = recipe.package.package, recipe.front.requires
+    results = (
+        gates.metadata_gate(wheel, distribution=recipe.package.distribution, version=build.version, requires=requires),
+        gates.record_gate(wheel),
+        sbom_gate(wheel, contents=contents),
+        licences_gate(wheel, licences=contents.licences),
+        pure_gate(wheel, package=package),
+        modules_gate(wheel, package=package, requires=requires, requires_python=recipe.front.requires_python),
+        gates.paths_gate(wheel, private=private_texts(workspace, host), library=False),
+        gates.size_gate(wheel, budget=build.profile.budget, library=False),
+        install_gate(wheel, workspace=workspace),
+    )
+    _settle(repaired, results, workspace)
+    return VerifiedWheel(
+        path=repaired.path,
+        platform_tags=repaired.platform_tags,
+        sha256=sha256_file(repaired.path),
+        size=repaired.path.stat().st_size,
+        library_size=0,
+        gates=results,
+    )
+
+
+def _settle(repaired: RepairedWheel, results: Sequence[GateResult], workspace: Workspace) -> None:
+    """Report each result; keep the wheel and raise GateError where one failed."""
     for result in results:
         workspace.reporter.note(f"gate {result.name}: {'passed' if result.passed else 'FAILED'}: {result.detail}")
     failed = [result for result in results if not result.passed]
@@ -55,15 +98,6 @@ def verify(
             detail=[*(f"{result.name}: {result.detail}" for result in failed), f"the wheel is kept: {kept}"],
             hint=f"python -m zipfile -e {kept} {kept.with_suffix('')}   # to look inside",
         )
-    return VerifiedWheel(
-        path=repaired.path,
-        platform_tags=repaired.platform_tags,
-        sha256=sha256_file(repaired.path),
-        size=repaired.path.stat().st_size,
-        library_size=len(wheel.files[gates.library_name(wheel)]),
-        gates=results,
-        tarball=tarball,
-    )
 
 
 def _with_library(wheel: WheelArchive, build: Build) -> WheelArchive:

@@ -151,10 +151,11 @@ class Wheelhouse:
             for reproduction in old.reproduced:
                 record = record.with_reproduction(reproduction)
             return record.with_gpu(old.gpu) if record.gpu is None and old.gpu is not None else record
-        if old.toolkit.version != record.toolkit.version:
+        before, now = (None if one.toolkit is None else one.toolkit.version for one in (old, record))
+        if before != now:
             self._reporter.warn(
-                f"{record.wheel.file} of CUDA {record.toolkit.version} replaces the package of the same name that was "
-                f"compiled with CUDA {old.toolkit.version} on {old.created}"
+                f"{record.wheel.file} of CUDA {now} replaces the package of the same name that was "
+                f"compiled with CUDA {before} on {old.created}"
             )
         elif old.build_key == record.build_key:
             self._reporter.warn(

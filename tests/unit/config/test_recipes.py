@@ -8,6 +8,7 @@ import pytest
 from hopperforge.config.project import Project, load_project
 from hopperforge.errors import InputError
 from hopperforge.model.front import FrontKind, OwnKernels
+from hopperforge.model.recipe import Promise
 
 GOOD = Path(__file__).parents[2] / "data" / "config" / "good"
 PACKAGE = """\
@@ -67,6 +68,16 @@ def test_kernels_of_our_own_have_no_pin_and_a_time(tmp_path: Path) -> None:
     assert (pin.name, pin.commit, pin.epoch, pin.origins) == ("recipes-other", "", 1_764_201_600, ())
 
 
+def test_a_package_of_python_alone_has_a_time_and_nothing_that_is_linked(tmp_path: Path) -> None:
+    project = read(tmp_path, f"name: other\n{PURE_PACKAGE}{PURE}{PURE_PROFILE}")
+    other = project.recipes["other"]
+    assert (other.front.kind, other.front.requires, other.front.symbols) == (FrontKind.PYTHON, ("torch>=2.9",), ())
+    assert (other.front.kind.compiled, other.front.kind.binds_torch, other.front.kind.tag) == (False, False, "py3-none")
+    assert (other.profiles["pure"].budget.library, other.promised) == (0, Promise(module="o"))
+    pin = project.pin_of(other)
+    assert (pin.name, pin.commit, pin.epoch, pin.origins) == ("recipes-other", "", 1_764_201_600, ())
+
+
 def test_a_recipe_without_a_front_has_upstreams(tmp_path: Path) -> None:
     front = read(tmp_path, LENT + FRONT % "" + TINY).recipes["small"].front
     assert (front.kind, front.kind.own, front.kind.tag, front.soname) == (
@@ -78,6 +89,10 @@ def test_a_recipe_without_a_front_has_upstreams(tmp_path: Path) -> None:
 
 
 PROMISE = "promise: {operators: [a], function: f, guard: g}\n"
+PURE = "front: {kind: python, epoch: 1764201600, requires: [torch>=2.9]}\n"
+PURE_PACKAGE = PACKAGE.replace("cudart: static\n", "")
+PURE_PROFILE = 'default_profile: pure\nprofiles:\n  pure: {summary: one, budget: {wheel: "1 MB"}}\n'
+ALONE = "is for what is compiled, and this recipe is of Python alone"
 SHARED_RUNTIME = PACKAGE.replace("static", "shared")
 CASES = {
     "of a recipe that is not there": (
@@ -175,7 +190,40 @@ CASES = {
     ),
     "an unknown kind": (
         LENT + FRONT.replace("cpp,", "rust,") % "" + TINY,
-        ('7:15: "rust" is none of torch, cpp, jax',),
+        ('7:15: kind: "rust" is none of torch, cpp, jax, python',),
+    ),
+    "what is compiled, and is not linked": (
+        "name: other\npin: v1\nkernels: {of: small}\n"
+        + (PACKAGE.replace("cudart: static\n", "") + FRONT % "" + TINY).replace(', library: "2 MB"', ""),
+        ('1:1: missing key "cudart"', '1:1: missing key "needed"', '8:24: missing key "library"'),
+    ),
+    "Python alone with what is for kernels": (
+        (
+            f"name: other\npin: v1\n{PACKAGE}needed: []\n{OWN}{PURE}{OWN_PROFILE}{PROMISE}"
+            "merge: {all: {units: flash_*, vary: [split], largest: 2}}\n"
+        ),
+        tuple(
+            f"{place}: {key} {ALONE}"
+            for place, key in (
+                ("2:1", "pin"),
+                ("4:1", "cudart"),
+                ("5:1", "needed"),
+                ("6:1", "kernels"),
+                ("10:23", "switches"),
+                ("10:37", "architectures"),
+                ("10:68", "ptx"),
+                ("10:111", "library"),
+                ("11:1", "promise"),
+                ("12:1", "merge"),
+            )
+        ),
+    ),
+    "Python alone with a library, and no time": (
+        f"name: other\n{PURE_PACKAGE}front: {{kind: python, library: libx.so}}\n{PURE_PROFILE}",
+        (
+            '3:1: missing key "epoch"',
+            '3:23: unknown key "library"; the keys here are epoch, kind, requires, requires_python',
+        ),
     ),
 }
 
