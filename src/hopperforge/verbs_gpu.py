@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from hopperforge.config.request import parse_keyed
 from hopperforge.errors import (
     HopperforgeError,
     InputError,
@@ -53,8 +54,9 @@ def verify_install(call: Call) -> None:
 
 def _measure(call: Call, verb: str, parse: Callable[[Sequence[str]], object]) -> None:
     """Read the words here, so that wrong ones are said at once, and run the verb there."""
-    own = dict(word.split("=", 1) for word in call.words if word.split("=", 1)[0] in _OWN and "=" in word)
-    words = [word for word in call.words if word.split("=", 1)[0] not in own]
+    ours = [word for word in call.words if word.startswith(tuple(f"{key}=" for key in _OWN))]
+    own = parse_keyed(ours, frozenset(_OWN))
+    words = [word for word in call.words if word not in ours]
     try:
         parse(words)
     except WordsError as error:

@@ -216,6 +216,7 @@ def test_the_summary_names_peak_fastest_absent_and_wrong() -> None:
     assert "690.0 TFLOP/s before, 700.0 after" in text
     assert "before 1980 MHz, 31 C, 118 W; throttled by idle" in text
     assert "fastest forward, bf16, head dim 128, no mask, length 4096: sdpa_cudnn" in text
+    assert "here: fa3_fwd 3.0.0" in text
     assert "not here: flash_attn_2: not installed" in text
     assert "WRONG: eager, forward" in text
     assert fastest([left_out("eager", "no")]) == []

@@ -67,6 +67,7 @@ def bench_lines(bench: Bench) -> list[str]:
         f"before {_look(bench.before)}; after {_look(bench.after)}",
         f"highest SM clock {bench.highest_mhz or 'unknown'} MHz",
         "quartiles are those of single calls, each with an emptied L2 cache; the error is that of a short sequence",
+        *(f"here: {one.name} {one.version}" for one in bench.backends),
         *(f"fastest {shape.panel}, length {shape.seqlen}: {name}" for shape, name in fastest(bench.rows)),
         *(f"not here: {one.name}: {one.reason}" for one in bench.absent),
         *(f"WRONG: {row.backend}, {row.shape.panel}: {row.reason}" for row in bench.rows if row.wrong),
