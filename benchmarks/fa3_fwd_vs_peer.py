@@ -218,7 +218,7 @@ def measure(function: Callable[..., Any], shape: Shape) -> float:
     q, k, v = (torch.randn(size, generator=random, device="cuda", dtype=torch.bfloat16) for _ in range(3))
 
     def bundle(calls: int) -> float:
-        return timing().bundle_ms(torch, lambda: function(q, k, v, shape.causal), calls) / 1000
+        return float(timing().bundle_ms(torch, lambda: function(q, k, v, shape.causal), calls)) / 1000
 
     bundle(WARM_UP)
     calls = max(1, round(SECONDS_PER_SAMPLE / bundle(WARM_UP)))

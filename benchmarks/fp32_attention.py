@@ -111,7 +111,7 @@ def median_ms(call: Callable[[], Any]) -> float:
 
     sys.path.append(str(Path(__file__).parent.parent / "src"))  # this Python may have torch alone
     timing = importlib.import_module("hopperforge.node.gpu.timing")
-    return statistics.median([timing.bundle_ms(torch, call) for _ in range(SAMPLES + 2)][2:])
+    return statistics.median([float(timing.bundle_ms(torch, call)) for _ in range(SAMPLES + 2)][2:])
 
 
 def measure(function: Callable[..., Any], context: Any, shape: Shape) -> Measured | None:

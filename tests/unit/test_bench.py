@@ -22,6 +22,7 @@ from hopperforge.node.gpu.results import (
     bench_csv,
     bench_json,
     bench_lines,
+    choice_lines,
     fastest,
     memory_json,
     memory_lines,
@@ -220,6 +221,19 @@ def test_the_summary_names_peak_fastest_absent_and_wrong() -> None:
     assert "not here: flash_attn_2: not installed" in text
     assert "WRONG: eager, forward" in text
     assert fastest([left_out("eager", "no")]) == []
+
+
+def test_a_choice_is_held_to_the_fastest_of_the_others() -> None:
+    long = shape(seqlen=8192)
+    rows = [
+        *(row("hopper_attention", 560), row("fa3_fwd", 550), row("sdpa_cudnn", 540)),
+        *(row("hopper_attention", 380, of=long), row("fa3_fwd", 300, of=long), row("sdpa_cudnn", 400, of=long)),
+    ]
+    assert [name for _, name in fastest(rows)] == ["fa3_fwd", "sdpa_cudnn"]
+    (line,) = choice_lines(rows)
+    assert line.startswith("hopper_attention: within 3% of the fastest in 1 of 2 shapes; at worst 95.0%, forward")
+    assert line.endswith("no mask, length 8192")
+    assert choice_lines([row()]) == choice_lines([row("hopper_attention")]) == []
 
 
 def test_json_and_csv_hold_the_same_rows() -> None:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any, Callable
 
+from hopperforge.node.gpu.words import CHOOSER
+
 Call = Callable[[Any, Any, Any, bool], Any]
 FOREIGN = (ImportError, OSError, RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError)
 """What a library that is none of ours raises where it cannot or will not."""
@@ -139,6 +141,17 @@ def _fp32(_: Any, name: str) -> Backend:
     )
 
 
+def _chooser(_: Any, name: str) -> Backend:
+    package = importlib.import_module("hopper_attention")
+    return Backend(
+        name=name,
+        version=version_of("hopper-attention"),
+        dtypes=(*HALF, "fp32"),
+        backward=True,
+        call=lambda q, k, v, causal: package.attention(q, k, v, causal=causal),
+    )
+
+
 def _sdpa(torch: Any, name: str) -> Backend:
     choice = importlib.import_module("torch.nn.attention")
     member, dtypes = _SDPA[name]
@@ -167,6 +180,7 @@ def _eager(torch: Any, name: str) -> Backend:
 
 
 _MAKERS: dict[str, Callable[[Any, str], Backend]] = {
+    CHOOSER: _chooser,
     "fa3_fwd": _fa3_fwd,
     "flash_attn_3": _flash_attn_3,
     "flash_attn_2": _flash_attn_2,

@@ -16,8 +16,8 @@ OK, FAILED, UNCHECKED, FREE = "ok", "FAILED", "not checked", "not required"
 UNTRUSTED, MISSING, TROUBLE, GPU = 12, 20, 21, 10
 EXIT_CODES = (UNTRUSTED, MISSING, TROUBLE, GPU)
 """In the order in which they count where several links fail."""
-ANY_GPU = frozenset({"flash-attn-fp32", "flash-attn"})
-"""Packages with kernels for other GPUs than Hopper's as well."""
+ANY_GPU = frozenset({"flash-attn-fp32", "flash-attn", "hopper-attention"})
+"""Packages that run on other GPUs than Hopper's as well."""
 SPEED_BOUND = 0.85  # of the record's figures, the median of the shapes: GPUs of one name differ by some percent
 _NO_RECORD = "the record beside a wheel holds the figures: name the wheel's file, or record=FILE"
 _DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32", "float8_e4m3fn": "fp8"}

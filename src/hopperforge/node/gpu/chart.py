@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
 from hopperforge.node.gpu.bench import Row
-from hopperforge.node.gpu.words import BACKENDS
+from hopperforge.node.gpu.words import BACKENDS, CHOOSER
 
 LOOKS = {
+    CHOOSER: ("#332288", "diamond"),
     "fa3_fwd": ("#0072b2", "circle"),
     "flash_attn_3": ("#56b4e9", "circle"),
     "flash_attn_2": ("#009e73", "square"),
@@ -27,6 +28,7 @@ LOOKS = {
 }
 """Colour and marker of each."""
 LABELS = {
+    CHOOSER: "hopper_attention, its choice",
     "fa3_fwd": "FlashAttention-3 (fa3_fwd)",
     "flash_attn_3": "FlashAttention-3 (flash_attn_3)",
     "flash_attn_2": "FlashAttention-2",

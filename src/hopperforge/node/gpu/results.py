@@ -12,10 +12,11 @@ from typing import Any
 from hopperforge.node.gpu.bench import Bench, Row
 from hopperforge.node.gpu.clocks import Reading, reasons_text
 from hopperforge.node.gpu.memory import Memory, Peak, growth
-from hopperforge.node.gpu.words import Shape
+from hopperforge.node.gpu.words import CHOOSER, Shape
 
 FORMAT = 1
 LINEAR_BELOW = 1.5  # a power of the length nearer to 1 than to 2
+NEAR = 0.97  # of the fastest: what a good choice comes to
 _MIB = 2**20
 
 
@@ -69,6 +70,7 @@ def bench_lines(bench: Bench) -> list[str]:
         "quartiles are those of single calls, each with an emptied L2 cache; the error is that of a short sequence",
         *(f"here: {one.name} {one.version}" for one in bench.backends),
         *(f"fastest {shape.panel}, length {shape.seqlen}: {name}" for shape, name in fastest(bench.rows)),
+        *choice_lines(bench.rows),
         *(f"not here: {one.name}: {one.reason}" for one in bench.absent),
         *(f"WRONG: {row.backend}, {row.shape.panel}: {row.reason}" for row in bench.rows if row.wrong),
     ]
@@ -82,13 +84,26 @@ def _look(reading: Reading) -> str:
 
 
 def fastest(rows: Iterable[Row]) -> list[tuple[Shape, str]]:
-    """Name the fastest of each shape that anything ran at."""
+    """Name the fastest of each shape that anything ran at; what only chooses among the others is none of them."""
     found = []
     for shape, several in groupby(rows, key=lambda row: row.shape):
-        timed = [row for row in several if row.tflops is not None]
+        timed = [row for row in several if row.tflops is not None and row.backend != CHOOSER]
         if timed:
             found.append((shape, max(timed, key=lambda row: row.tflops or 0).backend))
     return found
+
+
+def choice_lines(rows: Sequence[Row]) -> list[str]:
+    """Say how near to the fastest of each shape the choice came, at worst and in how many shapes."""
+    speeds = {(row.shape, row.backend): row.tflops for row in rows if row.tflops is not None}
+    both = [(shape, best) for shape, best in fastest(rows) if (shape, CHOOSER) in speeds]
+    if not both:
+        return []
+    shares = {shape: speeds[shape, CHOOSER] / speeds[shape, best] for shape, best in both}
+    worst = min(shares, key=lambda shape: shares[shape])
+    near = sum(share >= NEAR for share in shares.values())
+    held = f"{CHOOSER}: within {1 - NEAR:.0%} of the fastest in {near} of {len(shares)} shapes"
+    return [f"{held}; at worst {shares[worst]:.1%}, {worst.panel}, length {worst.seqlen}"]
 
 
 def memory_lines(memory: Memory) -> list[str]:

@@ -27,7 +27,7 @@ from hopperforge.node.gpu.chain import (
 from hopperforge.node.gpu.inputs import bound_of, error_of, make_inputs, task_of
 from hopperforge.node.gpu.proof import WheelFile, installed_link, record_link, signature_link
 from hopperforge.node.gpu.timing import Spread, Timer
-from hopperforge.node.gpu.words import Shape, VerifyWords, WordsError
+from hopperforge.node.gpu.words import CHOOSER, Shape, VerifyWords, WordsError
 from hopperforge.node.installed import import_trouble, installed_under
 from hopperforge.node.looking import isolated
 from hopperforge.node.program import look
@@ -40,6 +40,7 @@ BACKEND_OF = {
     "flash-attn-3": "flash_attn_3",
     "flash-attn": "flash_attn_2",
     "flash-attn-fp32": "fp32",
+    "hopper-attention": CHOOSER,
 }
 """What calls a project's kernels."""
 SAMPLES = 30
