@@ -141,8 +141,8 @@ def page(title: str, links: Sequence[Link]) -> str:
     for link in links:
         lines.append(f"{link.name:<10} {link.state:<12}  {link.what}")
         lines += [f"{'':<10} mend: {link.mend}"] if link.mend else []
-    held = sum(link.state in (OK, FREE) for link in links)
+    counts = {state: sum(link.state == state for link in links) for state in (OK, FREE, FAILED, UNCHECKED)}
     code = exit_code(links)
-    verdict = "verified" if code == 0 else "NOT verified"
-    lines.append(f"{verdict}: {held} of {len(links)} links hold (exit code {code})")
+    told = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    lines.append(f"{'verified' if code == 0 else 'NOT verified'}: {told} (exit code {code})")
     return "\n".join(lines)
