@@ -316,6 +316,23 @@ def test_higher_is_faster_and_lengths_stand_in_order() -> None:
     assert all(fast[1] < slow[1] for fast, slow in zip(places["fa3_fwd"], places["eager"], strict=True))
 
 
+def test_of_one_length_there_are_bars_with_their_values_above() -> None:
+    rows = [row("hopper_attention", 556), row("fa3_fwd", 560), row("eager", 60), left_out("sdpa_cudnn", "no")]
+    svg = ET.fromstring(bench_chart(MACHINE, bench(*rows)))  # noqa: S314
+    bars = [one for one in svg.iter(f"{SVG}rect") if one.get("data-value")]
+    assert [bar.get("data-value") for bar in bars] == ["556.0", "560.0", "60.0"]
+    x, heights = ([float(bar.get(name, "")) for bar in bars] for name in ("x", "height"))
+    assert x == sorted(x)
+    assert heights[1] / heights[2] == pytest.approx(560 / 60, rel=0.01)
+    assert {"556", "560", "60"} <= {element.text for element in svg.iter(f"{SVG}text")}
+
+
+def test_what_chooses_is_drawn_around_what_it_chose() -> None:
+    rows = [row(name, 560, of=shape(seqlen=n)) for name in ("hopper_attention", "fa3_fwd") for n in (1024, 4096)]
+    svg = ET.fromstring(bench_chart(MACHINE, bench(*rows)))  # noqa: S314
+    assert [one.get("data-series") for one in svg.iter(f"{SVG}g")] == ["fa3_fwd", "hopper_attention"]
+
+
 def test_everything_stays_on_the_page() -> None:
     svg, _ = drawn()
     width, height = float(svg.get("width", "")), float(svg.get("height", ""))

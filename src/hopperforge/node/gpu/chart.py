@@ -15,7 +15,7 @@ from hopperforge.node.gpu.bench import Row
 from hopperforge.node.gpu.words import BACKENDS, CHOOSER
 
 LOOKS = {
-    CHOOSER: ("#332288", "diamond"),
+    CHOOSER: ("#332288", "halo"),
     "fa3_fwd": ("#0072b2", "circle"),
     "flash_attn_3": ("#56b4e9", "circle"),
     "flash_attn_2": ("#009e73", "square"),
@@ -39,6 +39,9 @@ LABELS = {
     "sdpa_math": "torch SDPA: math",
     "eager": "torch eager",
 }
+_DRAWN = (*(name for name in BACKENDS if name != CHOOSER), CHOOSER)
+"""What chooses among the others lies around one of them, and so is drawn last."""
+_RADII = {"circle": "5.6", "ring": "5.6", "halo": "9"}
 WIDTH = 1280
 _MARGIN, _TOP, _GAP, _AXIS = 40, 92, 34, 58
 _PANEL = 430  # height
@@ -114,10 +117,14 @@ def _panel(svg: ET.Element, frame: _Frame, title: str, rows: Sequence[Row], peak
     y, right = frame.y(peak), frame.left + frame.width
     _line(svg, (frame.left, y), (right, y), stroke=_INK, dash="7 5", width=1.6)
     _text(svg, right, y - 6, f"this GPU's bf16 matmul, {peak:.0f}", size=13, anchor="end", fill=_INK)
-    for name in BACKENDS:
-        mine = sorted((row for row in rows if _timed(row, name)), key=lambda row: row.shape.seqlen)
-        if mine:
-            _series(svg, frame, name, mine)
+    timed = {name: [row for row in rows if _timed(row, name)] for name in _DRAWN}
+    there = [name for name in BACKENDS if timed[name]]
+    if len(frame.seqlens) == 1:
+        for index, name in enumerate(there):
+            _bar(svg, frame, timed[name][0], frame.left + frame.width * (index + 0.5) / len(there))
+        return
+    for name in (name for name in _DRAWN if timed[name]):
+        _series(svg, frame, name, sorted(timed[name], key=lambda row: row.shape.seqlen))
 
 
 def _axes(svg: ET.Element, frame: _Frame) -> None:
@@ -139,16 +146,38 @@ def _series(svg: ET.Element, frame: _Frame, name: str, rows: Sequence[Row]) -> N
     colour, marker = LOOKS[name]
     group = ET.SubElement(svg, "g", {"data-series": name, "data-panel": rows[0].shape.panel})
     points = [(frame.x(row.shape.seqlen), frame.y(row.tflops or 0)) for row in rows]
-    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-    ET.SubElement(group, "polyline", {"points": path, "fill": "none", "stroke": colour, "stroke-width": "2.6"})
+    path = {"points": " ".join(f"{x:.1f},{y:.1f}" for x, y in points), "fill": "none"}
+    dash = {"stroke-dasharray": "3 5"} if marker == "halo" else {}
+    ET.SubElement(group, "polyline", {**path, **dash, "stroke": colour, "stroke-width": "2.6"})
     for row, (x, y) in zip(rows, points):
-        if row.times is not None:
-            ends = [frame.y(row.shape.operations / time / 1e9) for time in (row.times.low, row.times.high)]
-            _line(group, (x, ends[0]), (x, ends[1]), stroke=colour, width=5, opacity="0.45")
-        mark = _mark(group, marker, x, y, colour)
-        mark.set("data-value", f"{row.tflops:.1f}")
-        mark.set("data-seqlen", str(row.shape.seqlen))
-        ET.SubElement(mark, "title").text = f"{LABELS[name]}, length {row.shape.seqlen:,}: {row.tflops:.1f} TFLOP/s"
+        _quartiles(group, frame, row, x, colour)
+        _label(_mark(group, marker, x, y, colour), row)
+
+
+def _bar(svg: ET.Element, frame: _Frame, row: Row, x: float) -> None:
+    """Draw the one length of a panel as a bar, with its value above."""
+    colour, _ = LOOKS[row.backend]
+    group = ET.SubElement(svg, "g", {"data-series": row.backend, "data-panel": row.shape.panel})
+    top, wide = frame.y(row.tflops or 0), 44
+    place = {"x": f"{x - wide / 2:.1f}", "y": f"{top:.1f}", "width": str(wide)}
+    height = f"{frame.top + frame.height - top:.1f}"
+    _label(ET.SubElement(group, "rect", {**place, "height": height, "fill": colour}), row)
+    _quartiles(group, frame, row, x, _INK)
+    _text(group, x, top - 9, f"{row.tflops:.0f}", size=14, anchor="middle")
+
+
+def _quartiles(group: ET.Element, frame: _Frame, row: Row, x: float, colour: str) -> None:
+    if row.times is not None:
+        low, high = (frame.y(row.shape.operations / time / 1e9) for time in (row.times.low, row.times.high))
+        _line(group, (x, low), (x, high), stroke=colour, width=5, opacity="0.45")
+
+
+def _label(mark: ET.Element, row: Row) -> None:
+    """Keep the value with its mark, for programs and for whoever points at it."""
+    mark.set("data-value", f"{row.tflops:.1f}")
+    mark.set("data-seqlen", str(row.shape.seqlen))
+    name = LABELS[row.backend]
+    ET.SubElement(mark, "title").text = f"{name}, length {row.shape.seqlen:,}: {row.tflops:.1f} TFLOP/s"
 
 
 def _legend(svg: ET.Element, top: float, names: Iterable[str]) -> None:
@@ -183,10 +212,10 @@ def _mark(parent: ET.Element, marker: str, x: float, y: float, colour: str) -> E
         ],
     }
     look = {"fill": colour, "stroke": "#ffffff", "stroke-width": "1.2"}
-    if marker == "ring":
-        look = {"fill": "#ffffff", "stroke": colour, "stroke-width": "2.4"}
-    if marker in ("circle", "ring"):
-        return ET.SubElement(parent, "circle", {"cx": f"{x:.1f}", "cy": f"{y:.1f}", "r": "5.6", **look})
+    open_ = {"fill": "none" if marker == "halo" else "#ffffff", "stroke": colour, "stroke-width": "2.4"}
+    if marker in _RADII:
+        place = {"cx": f"{x:.1f}", "cy": f"{y:.1f}", "r": _RADII[marker]}
+        return ET.SubElement(parent, "circle", {**place, **(look if marker == "circle" else open_)})
     corners = " ".join(f"{x + right:.1f},{y + down:.1f}" for right, down in shapes[marker])
     return ET.SubElement(parent, "polygon", {"points": corners, **look})
 
