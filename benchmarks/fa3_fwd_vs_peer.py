@@ -209,6 +209,12 @@ def sdpa() -> tuple[Callable[..., Any], str]:
     raise SystemExit("error: torch's attention runs neither on cuDNN nor on FlashAttention-2 here")
 
 
+def timing() -> Any:
+    """The timer of `hopperforge bench`, out of the checkout: this Python may have torch alone."""
+    sys.path.append(str(Path(__file__).parent.parent / "src"))
+    return importlib.import_module("hopperforge.node.gpu.timing")
+
+
 def measure(function: Callable[..., Any], shape: Shape) -> float:
     """Median TFLOP/s of one shape."""
     torch = importlib.import_module("torch")
@@ -217,13 +223,7 @@ def measure(function: Callable[..., Any], shape: Shape) -> float:
     q, k, v = (torch.randn(size, generator=random, device="cuda", dtype=torch.bfloat16) for _ in range(3))
 
     def bundle(calls: int) -> float:
-        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        begin.record()
-        for _ in range(calls):
-            function(q, k, v, shape.causal)
-        end.record()
-        end.synchronize()
-        return float(begin.elapsed_time(end)) / 1000 / calls
+        return float(timing().bundle_ms(torch, lambda: function(q, k, v, shape.causal), calls)) / 1000
 
     bundle(WARM_UP)
     calls = max(1, round(SECONDS_PER_SAMPLE / bundle(WARM_UP)))

@@ -109,15 +109,9 @@ def median_ms(call: Callable[[], Any]) -> float:
     """Median of some calls, after two that warm up."""
     torch = importlib.import_module("torch")
 
-    times = []
-    for _ in range(SAMPLES + 2):
-        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        begin.record()
-        call()
-        end.record()
-        end.synchronize()
-        times.append(float(begin.elapsed_time(end)))
-    return statistics.median(times[2:])
+    sys.path.append(str(Path(__file__).parent.parent / "src"))  # this Python may have torch alone
+    timing = importlib.import_module("hopperforge.node.gpu.timing")
+    return statistics.median([float(timing.bundle_ms(torch, call)) for _ in range(SAMPLES + 2)][2:])
 
 
 def measure(function: Callable[..., Any], context: Any, shape: Shape) -> Measured | None:

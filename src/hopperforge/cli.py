@@ -34,6 +34,12 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
         "import a wheel beside a real torch: wheel=FILE torch=2.11 [base=trixie]; judge its signature: key=PUBLIC.pem",
     ),
     "smoke": ("verbs_packages", "run the smoke tests on this machine's GPU: wheel=FILE interpreter=python3"),
+    "verify-install": (
+        "verbs_gpu",
+        "look at the whole chain on a node, from GPU to kernels: WHEEL or NAME [key=PUBLIC.pem record=FILE]",
+    ),
+    "bench": ("verbs_gpu", "time attention against its peers: seqlen=1024,4096 headdim=128 causal=both out=DIR"),
+    "memory": ("verbs_gpu", "measure the peak memory of attention over the length: seqlen=1024,4096 out=DIR"),
     "record": ("verbs_packages", "join a smoke run's result to the wheel's record: gpu.json"),
     "reproduce": (
         "verbs_proof",
@@ -46,8 +52,8 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     "serve": ("verbs_serve", "show a published index to a laboratory: folder=DIR host=127.0.0.1 port=8000"),
     "clean": ("verbs", "remove what can be made again: what=work, cache or wheelhouse"),
 }
-"""Each verb, the module with the function of its name, and what it does."""
-JSON_VERBS: Final = ("plan", "patch", "build", "matrix", "doctor")
+"""Each verb, the module with the function of its name (with _ for -), and what it does."""
+JSON_VERBS: Final = ("plan", "patch", "build", "matrix", "doctor", "verify-install", "bench", "memory")
 PUBLISHING: Final = ("publish",)
 UNPROVEN: Final = (*PUBLISHING, "bundle")
 FLAGS: Final = {"json": JSON_VERBS, "dry_run": PUBLISHING, "allow_unproven": UNPROVEN}
@@ -100,7 +106,9 @@ def _check_flags(arguments: argparse.Namespace) -> None:
 
 def find_verb(name: str) -> Callable[[verbs.Call], None]:
     """Import a verb's module, and no other: some need libraries that take as long to load as a whole plan."""
-    verb: Callable[[verbs.Call], None] = getattr(importlib.import_module(f"hopperforge.{VERBS[name][0]}"), name)
+    verb: Callable[[verbs.Call], None] = getattr(
+        importlib.import_module(f"hopperforge.{VERBS[name][0]}"), name.replace("-", "_")
+    )
     return verb
 
 

@@ -89,24 +89,24 @@ class PublishError(HopperforgeError):
 
 
 class SmokeError(HopperforgeError):
-    """The smoke tests failed on the GPU, or no GPU answered."""
+    """The smoke tests or another check failed on the GPU, or no GPU answered."""
 
     exit_code = 10
-    meaning = "the GPU smoke tests failed"
+    meaning = "the GPU smoke tests, verify-install or bench failed on the GPU, or there is no GPU"
 
 
 class NotInstalledError(HopperforgeError):
-    """The doctor found a wheel that fits the machine and is not installed."""
+    """The doctor found a wheel that fits the machine and is not installed; verify-install found no package."""
 
     exit_code = 20
-    meaning = "doctor: a wheel of the index fits and is not installed"
+    meaning = "doctor: a wheel of the index fits and is not installed; verify-install: the package is not installed"
 
 
 class NodeTroubleError(HopperforgeError):
-    """The doctor found something on the machine to be mended."""
+    """The doctor or verify-install found something on the machine to be mended."""
 
     exit_code = 21
-    meaning = "doctor: something is wrong on this machine"
+    meaning = "doctor, verify-install: something is wrong on this machine"
 
 
 class NothingFitsError(HopperforgeError):

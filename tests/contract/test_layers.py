@@ -36,6 +36,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "verbs_bundle",
         "verbs_cache",
         "verbs_doctor",
+        "verbs_gpu",
         "verbs_index",
         "verbs_packages",
         "verbs_proof",

@@ -44,7 +44,7 @@ def look_at_packages(
                 *_damage(one),
                 *_shared_files(one, found),
                 *(_hidden(one, paths) if name_of(one) in ours else ()),
-                *(_import_trouble(one) if imports and name_of(one) in ours else ()),
+                *(import_trouble(one) if imports and name_of(one) in ours else ()),
             ),
         )
         for one in found
@@ -119,7 +119,9 @@ def _hidden(one: Distribution, paths: Sequence[str]) -> Iterable[Finding]:
             yield problem(what, f"remove {spec.origin}, or take its folder out of PYTHONPATH")
 
 
-def _import_trouble(one: Distribution) -> Iterable[Finding]:
+def import_trouble(one: Distribution) -> Iterable[Finding]:
+    """Import what a package brings, in a process of its own."""
+
     def ask() -> Mapping[str, Any]:
         for name in _modules(one):
             importlib.import_module(name)

@@ -18,14 +18,15 @@ _NO_DRIVER = (
 def findings(node: Node, entries: Sequence[Entry], chosen: Entry | None, wanted: Wanted) -> tuple[Finding, ...]:
     """Say everything there is to mend or to know, the machine first, then torch, then what is installed."""
     return (
-        *_gpu_findings(node, chosen),
-        *(() if _free(entries, chosen, wanted) else _torch_findings(node, chosen)),
+        *gpu_findings(node, chosen),
+        *(() if _free(entries, chosen, wanted) else torch_findings(node, chosen)),
         *(finding for package in node.packages for finding in _package_findings(package, node, entries, wanted)),
         *_upgrade(node, entries, chosen, wanted),
     )
 
 
-def _gpu_findings(node: Node, chosen: Entry | None) -> Iterable[Finding]:
+def gpu_findings(node: Node, chosen: Entry | None) -> Iterable[Finding]:
+    """Say what is wrong with driver and GPUs, one problem at most, and what to know of them."""
     if node.driver is None:
         yield problem("there is no NVIDIA driver: no nvidia-smi answers, and there is no libcuda.so.1", _NO_DRIVER)
     elif node.driver.trouble is not None:
@@ -57,7 +58,8 @@ def _free(entries: Sequence[Entry], chosen: Entry | None, wanted: Wanted) -> boo
     return bool(asked) and all(entry.torch is None for entry in asked)
 
 
-def _torch_findings(node: Node, chosen: Entry | None) -> Iterable[Finding]:
+def torch_findings(node: Node, chosen: Entry | None) -> Iterable[Finding]:
+    """Say what is wrong with torch, by itself and beside the driver."""
     torch, driver = node.torch, node.driver
     if torch is None:
         wanted = "torch" if chosen is None or chosen.torch is None else f"'{chosen.torch}'"

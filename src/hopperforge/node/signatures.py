@@ -12,10 +12,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from hopperforge.node.ed25519 import KEY_BYTES, verify_ed25519
-from hopperforge.node.values import Entry
 
 PAYLOAD_KIND = "application/vnd.in-toto+json"
 _STATEMENT = "https://in-toto.io/Statement/v1"
@@ -43,6 +42,18 @@ class Signed:
     wheel_sha256: str
     record: bytes
     envelope: bytes | None
+
+
+class Named(Protocol):
+    """A wheel by its file's name and its sha256, as the catalog or whoever holds the file says: an Entry is one."""
+
+    @property
+    def file(self) -> str:
+        """The name."""
+
+    @property
+    def sha256(self) -> str:
+        """The hash, in hexadecimal digits."""
 
 
 class UntrustedError(Exception):
@@ -75,7 +86,7 @@ def _der(body: str) -> bytes:
     return der
 
 
-def check_signature(entry: Entry, found: Signed, keys: Sequence[TrustedKey], now: datetime) -> TrustedKey:
+def check_signature(entry: Named, found: Signed, keys: Sequence[TrustedKey], now: datetime) -> TrustedKey:
     """Give the key that signed a wheel and holds now; UntrustedError says in one sentence why there is none."""
     if found.envelope is None:
         raise UntrustedError("it is not signed, and a signature was asked for")
@@ -119,7 +130,7 @@ def _signer(payload: bytes, signatures: Mapping[str, bytes], keys: Sequence[Trus
 
 
 def _wrong(
-    statement: Mapping[str, Any], record: Mapping[str, Any], entry: Entry, found: Signed, key: TrustedKey
+    statement: Mapping[str, Any], record: Mapping[str, Any], entry: Named, found: Signed, key: TrustedKey
 ) -> Iterable[str]:
     """List where what is signed speaks of another wheel, record or builder, or does not prove the wheel."""
     definition, run = statement["predicate"]["buildDefinition"], statement["predicate"]["runDetails"]

@@ -1,0 +1,94 @@
+"""The verbs that measure on this machine's GPU: verify-install, bench, memory.
+
+They run in the Python that has torch and the package, which is not ours, as one file (`node/gpu`) that needs nothing of
+ours; `program=FILE` writes that file for a node that has no hopperforge.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from hopperforge.config.request import parse_keyed
+from hopperforge.errors import (
+    HopperforgeError,
+    InputError,
+    NodeTroubleError,
+    NotInstalledError,
+    SmokeError,
+    StorageError,
+    ToolError,
+    TrustError,
+)
+from hopperforge.node.gpu.single_program import node_program
+from hopperforge.node.gpu.words import WordsError, parse_bench, parse_memory, parse_verify
+from hopperforge.run.files import make_folder, temporary_folder, write_atomic
+from hopperforge.run.process import run
+from hopperforge.verbs import Call
+from hopperforge.verbs_packages import find_interpreter
+
+_OWN: Final = ("interpreter", "program")
+_PATHS: Final = ("out", "key", "record")
+_ENDS: Final[Mapping[int, tuple[type[HopperforgeError], str]]] = {
+    10: (SmokeError, "a check on the GPU failed, or could not be made; see above"),
+    11: (StorageError, "the results cannot be written; see above"),
+    12: (TrustError, "the package is not proven by a signature; see above"),
+    20: (NotInstalledError, "the package is not installed in that Python; see above"),
+    21: (NodeTroubleError, "something is wrong on this machine; what, and how to mend it, is above"),
+}
+
+
+def bench(call: Call) -> None:
+    """Time implementations of attention over a grid of shapes, in turns; JSON, CSV and a chart with out=."""
+    _measure(call, "bench", parse_bench)
+
+
+def memory(call: Call) -> None:
+    """Measure the peak memory of implementations of attention over the sequence length."""
+    _measure(call, "memory", parse_memory)
+
+
+def verify_install(call: Call) -> None:
+    """Look at the whole chain from the GPU to the kernels of an installed package."""
+    _measure(call, "verify-install", parse_verify)
+
+
+def _measure(call: Call, verb: str, parse: Callable[[Sequence[str]], object]) -> None:
+    """Read the words here, so that wrong ones are said at once, and run the verb there."""
+    ours = [word for word in call.words if word.startswith(tuple(f"{key}=" for key in _OWN))]
+    own = parse_keyed(ours, frozenset(_OWN))
+    words = [word for word in call.words if word not in ours]
+    try:
+        parse(words)
+    except WordsError as error:
+        raise InputError(error.sentence, detail=error.detail, hint=error.hint) from error
+    if "program" in own:
+        _write_program(call, Path(own["program"]), (verb, *words))
+        return
+    python = find_interpreter(own.get("interpreter", "python3"), call.workspace.environ)
+    with temporary_folder(make_folder(call.workspace.work), verb) as folder:
+        program = folder / "node.pyz"
+        program.write_bytes(node_program())
+        ended = run(
+            (python, program, verb, *map(_absolute, words), *(["--json"] if call.as_json else [])),
+            cwd=call.workspace.project,
+            env=call.workspace.environ,
+            on_line=call.answer,
+        )
+    if ended.status in _ENDS:
+        kind, sentence = _ENDS[ended.status]
+        raise kind(sentence)
+    if ended.status != 0:
+        raise ToolError(f"{python} cannot run {verb}", detail=ended.tail[-5:], hint="interpreter=/path/to/python3")
+
+
+def _absolute(word: str) -> str:
+    """Name files from the root, for the program is run elsewhere than we are."""
+    key, equals, value = word.partition("=")
+    if equals and key in _PATHS:
+        return f"{key}=" + ",".join(str(Path(part).absolute()) for part in value.split(","))
+    return str(Path(word).absolute()) if word.endswith(".whl") else word
+
+
+def _write_program(call: Call, place: Path, words: Sequence[str]) -> None:
+    write_atomic(place, node_program())
+    call.answer(f"written: {place}; on the node: python3 {place.name} {' '.join(words)}")

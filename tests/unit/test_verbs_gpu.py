@@ -1,0 +1,64 @@
+"""The verbs bench, memory and verify-install from the checkout: words, the interpreter, the exit codes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hopperforge.cli import run_command
+
+
+@pytest.fixture
+def python(tmp_path: Path, project_root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A program in the place of a node's Python: it prints its words, and exits as the file `status` says."""
+    monkeypatch.chdir(project_root)
+    monkeypatch.setenv("HOPPERFORGE_CACHE", str(tmp_path / "cache"))
+    program = tmp_path / "python"
+    program.write_text(f'#!/bin/sh\nshift\necho "$@"\nexit $(cat {tmp_path}/status)\n')
+    program.chmod(0o755)
+    (tmp_path / "status").write_text("0")
+    return program
+
+
+def test_words_go_to_the_interpreter_with_whole_paths(
+    python: Path, project_root: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(["bench", "seqlen=1024", f"interpreter={python}", "out=there", "--json"]) == 0
+    assert capfd.readouterr().out == f"bench seqlen=1024 out={project_root}/there --json\n"
+    assert run_command(["verify-install", "w/x.whl", "key=a.pem,b.pem", f"interpreter={python}"]) == 0
+    said = capfd.readouterr().out
+    assert said == f"verify-install {project_root}/w/x.whl key={project_root}/a.pem,{project_root}/b.pem\n"
+
+
+@pytest.mark.parametrize("code", [10, 11, 12, 20, 21])
+def test_exit_codes_come_through(python: Path, code: int, capfd: pytest.CaptureFixture[str]) -> None:
+    python.with_name("status").write_text(str(code))
+    assert run_command(["memory", f"interpreter={python}"]) == code
+    assert capfd.readouterr().err.startswith("error: ")
+
+
+def test_an_interpreter_that_fails_otherwise_is_no_tool(python: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    python.with_name("status").write_text("3")
+    assert run_command(["verify-install", f"interpreter={python}"]) == 5
+    assert "cannot run verify-install" in capfd.readouterr().err
+
+
+def test_wrong_words_start_nothing(python: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["bench", f"interpreter={python}", "seqlen=x", "dtype=bf8"]) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.startswith("error: 2 words are wrong\n  seqlen=x: ")
+    assert "hint: hopperforge bench seqlen=1024" in err
+    assert run_command(["bench", "program="]) == 2
+    assert run_command(["bench", f"interpreter={python}", f"interpreter={python}"]) == 2
+
+
+def test_the_program_is_written_for_a_node_and_runs_there(
+    python: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "node.pyz"
+    assert run_command(["bench", f"program={place}", f"interpreter={python}", "seqlen=4096"]) == 0
+    assert capfd.readouterr().out == f"written: {place}; on the node: python3 node.pyz bench seqlen=4096\n"
+    done = subprocess.run([sys.executable, place, "bench", "seqlen=x"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
