@@ -16,7 +16,7 @@
 //     output     columns 8 * quad to 8 * quad + 7 of each 32
 #pragma once
 
-#include "tile.cuh"
+#include "fma.cuh"
 
 namespace flash_attention_fp32 {
 
@@ -75,7 +75,8 @@ struct Split {
 __device__ __forceinline__ void multiply8(
     float (&sum)[4], const uint32_t (&low)[4], const uint32_t (&high)[4], const uint32_t (&right)[4], int half) {
 #if __CUDA_ARCH__ >= 800
-    asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\n"
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\n"
         : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
         : "r"(low[2 * half]), "r"(high[2 * half]), "r"(low[2 * half + 1]), "r"(high[2 * half + 1]),
           "r"(right[2 * half]), "r"(right[2 * half + 1]));
@@ -113,7 +114,8 @@ __device__ __forceinline__ void multiply_tiles(
 #pragma unroll kUnroll
     for (int step = 0; step < kHeadDim / 16; ++step) {
         const int unit = step * 4 + quad;
-        const Split low(read4(own + place_of<kHeadDim>(row, unit))), high(read4(own + place_of<kHeadDim>(row + 8, unit)));
+        const Split low(read4(own + place_of<kHeadDim>(row, unit)));
+        const Split high(read4(own + place_of<kHeadDim>(row + 8, unit)));
 #pragma unroll
         for (int col = 0; col < T::kThreadCols; col += 2 * kPairs) {
             Split right[kPairs];
@@ -161,7 +163,8 @@ __device__ __forceinline__ void multiply_right(
         float sums[kPairs][4];
 #pragma unroll
         for (int pair = 0; pair < kPairs; ++pair) {
-            of_pairs[pair] = Split(rows[0][index + pair], rows[1][index + pair], rows[2][index + pair], rows[3][index + pair]);
+            const int term = index + pair;
+            of_pairs[pair] = Split(rows[0][term], rows[1][term], rows[2][term], rows[3][term]);
         }
         multiply16(sums, low, high, of_pairs);
 #pragma unroll
