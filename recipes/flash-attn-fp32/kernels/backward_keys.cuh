@@ -55,7 +55,7 @@ __device__ __forceinline__ void add_out_columns(float *row, const float (&from)[
 __device__ __forceinline__ float finite_or_zero(float lse) { return lse == -CUDART_INF_F ? 0.f : lse; }
 
 // Which keys a thread block owns, and which blocks of queries see them.
-template <typename T>
+template <typename T, bool kInTurn>
 struct OwnKeys {
     int turn;
     int first_row;
@@ -65,13 +65,13 @@ struct OwnKeys {
     int blocks;
     int first_block;
 
-    // `which`: the head of keys, of all sequences'.
-    __device__ __forceinline__ OwnKeys(const AttentionParams &params, int turn_, int which)
-        : turn(turn_),
+    // The first keys are seen by most queries. Where blocks take turns, those that run at once are of different heads.
+    __device__ __forceinline__ OwnKeys(const AttentionParams &params, int number, int row_blocks, int all_heads)
+        : turn(kInTurn ? number / all_heads : number % row_blocks),
           first_row(turn * T::kRows),
-          head_k(which % params.heads_k),
+          head_k((kInTurn ? number % all_heads : number / row_blocks) % params.heads_k),
           group(params.heads / params.heads_k),
-          sequence(params, which / params.heads_k, head_k * group),
+          sequence(params, (kInTurn ? number % all_heads : number / row_blocks) / params.heads_k, head_k * group),
           blocks((sequence.seqlen_q + T::kCols - 1) / T::kCols),
           first_block(params.causal ? min(blocks, max(0, first_row - sequence.shift()) / T::kCols) : 0) {}
 };
@@ -109,7 +109,7 @@ __device__ __forceinline__ void finish_slopes(
 template <typename T, int kHeadDim, bool kExtras, bool kInTurn>
 __device__ __forceinline__ void walk_over_queries(
     float (&dk)[T::kThreadRows][T::kOut], float (&dv)[T::kThreadRows][T::kOut], const AttentionParams &params,
-    const OwnKeys<T> &own, float *own_keys, const Place<T> &place) {
+    const OwnKeys<T, kInTurn> &own, float *own_keys, const Place<T> &place) {
     float *own_values = own_keys + T::kResidentFloats;
     float *weights = own_values + T::kResidentFloats;
     Ring<T> ring(weights + T::kWeightFloats);
@@ -120,8 +120,9 @@ __device__ __forceinline__ void walk_over_queries(
     if (steps > 0) {
         load_resident<T, kHeadDim>(own_keys, own.sequence.keys(params, params.k, own.head_k), own.first_row);
         load_resident<T, kHeadDim>(own_values, own.sequence.keys(params, params.v, own.head_k), own.first_row);
-        const Rows queries = own.sequence.queries(params, params.q);
-        if (T::kStages == 2) load_dims<T, kHeadDim>(ring.base, queries, own.first_block * T::kCols, 0);
+        if (T::kStages == 2) {
+            load_dims<T, kHeadDim>(ring.base, own.sequence.queries(params, params.q), own.first_block * T::kCols, 0);
+        }
     }
     // The heads that share these keys come one after another, so their sum has one order.
     Sequence sequence = own.sequence;
@@ -250,7 +251,7 @@ __device__ __forceinline__ void add_dq(
 // the block of gradients was.
 template <typename T, int kHeadDim, bool kExtras, bool kInTurn>
 __device__ __forceinline__ void walk_over_queries_by_tensor_cores(
-    float (&dk)[2][T::kOut], float (&dv)[2][T::kOut], const AttentionParams &params, const OwnKeys<T> &own,
+    float (&dk)[2][T::kOut], float (&dv)[2][T::kOut], const AttentionParams &params, const OwnKeys<T, kInTurn> &own,
     float *own_keys, const Place<T> &place) {
     float *own_values = own_keys + T::kResidentFloats;
     float *queries = own_values + T::kResidentFloats, *gradients = queries + T::kSlot;
@@ -266,9 +267,11 @@ __device__ __forceinline__ void walk_over_queries_by_tensor_cores(
         load_swizzled<T, kHeadDim, T::kCols>(to, sequence.queries(params, tensor), block * T::kCols);
         const int row = block * T::kCols + threadIdx.x;
         if (threadIdx.x < T::kCols) {
-            const float *from = all_numbers + sequence.statistics(params) + row;
-            if (row < sequence.seqlen_q) copy_number(numbers + threadIdx.x, from);
-            else numbers[threadIdx.x] = 0.f;
+            if (row < sequence.seqlen_q) {
+                copy_number(numbers + threadIdx.x, all_numbers + sequence.statistics(params) + row);
+            } else {
+                numbers[threadIdx.x] = 0.f;
+            }
         }
         end_group_of_copies();
     };
@@ -328,20 +331,18 @@ __global__ void __launch_bounds__(128, Tile<kHeadDim, 2, kWay>::kBlocks) backwar
     using T = Tile<kHeadDim, 2, kWay>;
     extern __shared__ float4 shared[];
     float *own_keys = reinterpret_cast<float *>(shared);
-    const int all_heads = params.batch * params.heads_k;
-    // The first keys are seen by most queries. Where blocks take turns, those that run at once are of different heads.
     const int number = kInTurn ? draw_number(params.turns, own_keys) : blockIdx.x;
-    const Share share(number, (params.seqlen_k + T::kRows - 1) / T::kRows, all_heads);
-    const OwnKeys<T> own(params, kInTurn ? number / all_heads : share.rows, kInTurn ? number % all_heads : share.head);
+    const OwnKeys<T, kInTurn> own(
+        params, number, (params.seqlen_k + T::kRows - 1) / T::kRows, params.batch * params.heads_k);
     if (own.first_row >= own.sequence.seqlen_k) return;
     const Place<T> place;
 
     float dk[T::kThreadRows][T::kOut], dv[T::kThreadRows][T::kOut];
     clear(dk), clear(dv);
     if constexpr (T::kTensorCores) {
-        walk_over_queries_by_tensor_cores<T, kHeadDim, kExtras, kInTurn>(dk, dv, params, own, own_keys, place);
+        walk_over_queries_by_tensor_cores<T, kHeadDim, kExtras>(dk, dv, params, own, own_keys, place);
     } else {
-        walk_over_queries<T, kHeadDim, kExtras, kInTurn>(dk, dv, params, own, own_keys, place);
+        walk_over_queries<T, kHeadDim, kExtras>(dk, dv, params, own, own_keys, place);
     }
 
     const Rows target_k = own.sequence.keys(params, params.dk, own.head_k);

@@ -16,9 +16,10 @@ __global__ void __launch_bounds__(128, Tile<kHeadDim, 1, kWay>::kBlocks) forward
     Ring<T> ring(weights + T::kWeightFloats);
 
     const int row_blocks = (params.seqlen_q + T::kRows - 1) / T::kRows;
-    const Share share(blockIdx.x, row_blocks, params.batch * params.heads);
-    const int first_row = (row_blocks - 1 - share.rows) * T::kRows;
-    const Sequence sequence(params, share.head / params.heads, share.head % params.heads);
+    // Under causality the last rows have most to do: they begin first.
+    const int first_row = (row_blocks - 1 - blockIdx.x % row_blocks) * T::kRows;
+    const int which = blockIdx.x / row_blocks;
+    const Sequence sequence(params, which / params.heads, which % params.heads);
     if (first_row >= sequence.seqlen_q) return;
     const int head_k = sequence.head / (params.heads / params.heads_k);
     const Rows keys = sequence.keys(params, params.k, head_k), values = sequence.keys(params, params.v, head_k);

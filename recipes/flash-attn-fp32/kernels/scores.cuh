@@ -54,22 +54,6 @@ struct Sequence {
     }
 };
 
-// What a thread block does: a block of rows, counted from those that have most to do under causality, of one head of one
-// sequence. Some heads take turns: with one head after another the last one's longest block would be waited for, with all
-// at once their keys would not stay in the cache.
-struct Share {
-    int rows;
-    int head;  // of all sequences'
-
-    __device__ __forceinline__ Share(int number, int row_blocks, int all_heads) {
-        constexpr int kHeadsAtOnce = 16;
-        const int first = number / (kHeadsAtOnce * row_blocks) * kHeadsAtOnce;
-        const int rest = number % (kHeadsAtOnce * row_blocks), heads = min(kHeadsAtOnce, all_heads - first);
-        rows = rest / heads;
-        head = first + rest % heads;
-    }
-};
-
 // Turns products into exponents of two: x = score * log2(e), -inf where the score does not count.
 // kQueriesAreRows: whether a thread's rows are queries (and its columns keys) or the other way round. kExtras: whether
 // bias and mask are looked at.
