@@ -7,7 +7,8 @@ the GPU's fp32 peak (multiprocessors x 128 lanes x 2 x the highest clock), and h
 memory-efficient SDPA it is. Exits with 1 if ours is slower at a length of 2048 or more. Needs torch alone.
 
 Torch's memory-efficient kernels compute float32 on tensor cores from compute capability 8.0 on, each product as three
-of TF32, whatever `torch.backends.cuda.matmul.allow_tf32` says; that is off here, so math and naive are plain float32.
+of TF32, whatever `torch.backends.cuda.matmul.allow_tf32` says, and so do ours on 8.0 and from 9.0 on: the fp32 peak is
+no roof for either. That switch is off here, so math and naive are plain float32.
 """
 
 import argparse
@@ -182,7 +183,7 @@ def main(arguments: Sequence[str]) -> int:
     peak, slow = fp32_peak(), []
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, fp32 peak {peak:.1f} TFLOP/s, {HEADS} heads")
     print(f"{TOKENS} tokens, or one sequence if it is longer")
-    print("allow_tf32 is off: efficient is 3xTF32 on tensor cores, the others are plain fp32\n")
+    print("allow_tf32 is off: ours and efficient are 3xTF32 on tensor cores (Hopper), the others plain fp32\n")
     print(
         f"{'hdim':>4} {'seqlen':>6} {'causal':>6} {'':<10} {'fwd ms':>9} {'bwd ms':>9} {'both ms':>9} {'peak MiB':>9} "
         f"{'TFLOP/s':>8} {'of peak':>6} {'x eff.':>8}"

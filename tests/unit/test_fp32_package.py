@@ -39,4 +39,4 @@ def test_nothing_is_summed_by_atomics_on_floats() -> None:
         for line in path.read_text(encoding="utf-8").splitlines()
         if re.search(r"\b(atomic\w+\(|red\.|atom\.)", line)
     ]
-    assert found == [("backward.cuh", "if (threadIdx.x == 0) *shared_number = atomicAdd(counter, 1);")]
+    assert found == [("backward_keys.cuh", "if (threadIdx.x == 0) *shared_number = atomicAdd(counter, 1);")]

@@ -63,7 +63,7 @@ extern "C" cudaError_t flash_attention_fp32_forward(const AttentionParams *param
 // In turn, a block of keys waits for those before it that run at the same time; apart, 7 products are computed and not
 // 5. So turns are taken where the wait is shorter than two products: below two fifths of the walk over the queries.
 extern "C" cudaError_t flash_attention_fp32_turns(const AttentionParams *params, int64_t *count) {
-    constexpr int kQueriesOfBlock = 64, kBlocksAtOnce = 2;  // as in tile.cuh
+    constexpr int kQueriesOfBlock = 64, kFewestQueries = 32, kBlocksAtOnce = 2;  // as the tiles have them
     int device = 0, multiprocessors = 0;
     cudaError_t status = cudaGetDevice(&device);
     if (status != cudaSuccess) return status;
@@ -72,7 +72,8 @@ extern "C" cudaError_t flash_attention_fp32_turns(const AttentionParams *params,
     const int64_t blocks = (params->seqlen_q + kQueriesOfBlock - 1) / kQueriesOfBlock;
     const int64_t heads = static_cast<int64_t>(params->batch) * params->heads_k;
     const bool in_turn = heads > 0 && 5 * kBlocksAtOnce * multiprocessors < 2 * blocks * heads;
-    *count = in_turn ? 1 + blocks * params->batch * params->heads : 0;
+    const int64_t counters = (params->seqlen_q + kFewestQueries - 1) / kFewestQueries;
+    *count = in_turn ? 1 + counters * params->batch * params->heads : 0;
     return cudaSuccess;
 }
 

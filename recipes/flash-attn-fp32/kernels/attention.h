@@ -8,8 +8,8 @@
 #include <stdint.h>
 
 // Where a tensor of (batch, row, head, head_dim) begins, and how far apart its parts are; the head dimension is
-// contiguous. Begin and strides are multiples of 16 bytes, the stride of rows is below 2^31. Packed sequences lie one after another along the rows, and
-// `batch` is then not used.
+// contiguous. Begin and strides are multiples of 16 bytes, the stride of rows is below 2^31. Packed sequences lie one
+// after another along the rows, and `batch` is then not used; rows behind the last one are not written.
 struct AttentionTensor {
     float *data;
     int64_t batch;

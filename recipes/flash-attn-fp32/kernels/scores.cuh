@@ -4,7 +4,7 @@
 #include <math_constants.h>
 
 #include "attention.h"
-#include "tile.cuh"
+#include "tensor.cuh"
 
 namespace flash_attention_fp32 {
 
@@ -59,11 +59,11 @@ struct Sequence {
 // bias and mask are looked at.
 template <typename T, bool kQueriesAreRows, bool kExtras>
 __device__ __forceinline__ void finish_scores(
-    float (&scores)[kThreadRows][T::kThreadCols], const AttentionParams &params, const Sequence &sequence,
+    float (&scores)[T::kThreadRows][T::kThreadCols], const AttentionParams &params, const Sequence &sequence,
     const Place<T> &place, int first_row, int first_col) {
     const float factor = params.scale * kLog2E;
 #pragma unroll
-    for (int row = 0; row < kThreadRows; ++row) {
+    for (int row = 0; row < T::kThreadRows; ++row) {
 #pragma unroll
         for (int col = 0; col < T::kThreadCols; ++col) scores[row][col] *= factor;
     }
@@ -77,7 +77,7 @@ __device__ __forceinline__ void finish_scores(
     if (whole && !added) return;
     const int64_t begin = sequence.batch * params.bias_batch + sequence.head * params.bias_head;
 #pragma unroll
-    for (int row = 0; row < kThreadRows; ++row) {
+    for (int row = 0; row < T::kThreadRows; ++row) {
 #pragma unroll
         for (int col = 0; col < T::kThreadCols; ++col) {
             const int own = first_row + place.row(row), other = first_col + place.col(col);
@@ -137,9 +137,9 @@ struct Dropout {
 template <typename T, bool kQueriesAreRows, typename Visit>
 __device__ __forceinline__ void visit_dropout(
     const Dropout &dropout, const Place<T> &place, int first_row, int first_col, Visit visit) {
-    if (kQueriesAreRows) {
+    if constexpr (kQueriesAreRows) {
 #pragma unroll
-        for (int row = 0; row < kThreadRows; ++row) {
+        for (int row = 0; row < T::kThreadRows; ++row) {
 #pragma unroll
             for (int col = 0; col < T::kThreadCols; col += 4) {
                 const float4 four = dropout.factors(first_row + place.row(row), (first_col + place.col(col)) >> 2);
@@ -147,9 +147,20 @@ __device__ __forceinline__ void visit_dropout(
                 visit(row, col + 2, four.z), visit(row, col + 3, four.w);
             }
         }
+    } else if constexpr (T::kTensorCores) {
+#pragma unroll
+        for (int row = 0; row < T::kThreadRows; ++row) {
+            const int key = first_row + place.row(row);
+#pragma unroll
+            for (int col = 0; col < T::kThreadCols; ++col) {
+                const float4 four = dropout.factors(first_col + place.col(col), key >> 2);
+                const float low = key & 1 ? four.y : four.x, high = key & 1 ? four.w : four.z;
+                visit(row, col, key & 2 ? high : low);
+            }
+        }
     } else {
 #pragma unroll
-        for (int row = 0; row < kThreadRows; row += 4) {
+        for (int row = 0; row < T::kThreadRows; row += 4) {
 #pragma unroll
             for (int col = 0; col < T::kThreadCols; ++col) {
                 const float4 four = dropout.factors(first_col + place.col(col), (first_row + place.row(row)) >> 2);

@@ -1,7 +1,10 @@
-// The geometry of a thread block's tile, how its parts come into shared memory, and the two matrix products.
+// The geometry of a thread block's tile, and how its parts come into shared memory and out of registers. The matrix products
+// are in fma.cuh and tensor.cuh.
 //
 // All kernels have one shape. A thread block owns some rows (queries, or keys where dK and dV are made) and walks over
 // blocks of the other sequence, its columns. Each warp owns whole rows, so that a row's softmax never leaves its warp:
+//
+// In FMA:
 //
 //     lanes        kLaneRows x kLaneCols        2 x 16, or 4 x 8 forward up to head dimension 64
 //     a thread     8 rows, two groups of 4      times columns of the scores, in groups of 4, or of the output
@@ -17,12 +20,31 @@
 namespace flash_attention_fp32 {
 
 constexpr int kChunkDims = 32;
-constexpr int kThreadRows = 8;
+
+// How products are computed, by what a GPU has:
+//     kSmall         in FMA; a thread block may have 64 KiB and copies are not asynchronous: below compute capability 8.0
+//     kLarge         in FMA; 99 KiB: 8.6 to 8.9, where three products of TF32 are slower than one of FMA
+//     kTensorCores   three products of TF32 for each; 99 KiB: 8.0, and from 9.0 on
+enum class Way { kSmall, kLarge, kTensorCores };
+
+__host__ __device__ constexpr Way way_of(int architecture) {
+    return architecture < 800                            ? Way::kSmall
+           : architecture == 800 || architecture >= 900 ? Way::kTensorCores
+                                                         : Way::kLarge;
+}
+
+#ifdef __CUDA_ARCH__
+constexpr Way kWay = way_of(__CUDA_ARCH__);
+#else
+constexpr Way kWay = Way::kLarge;  // no kernel runs on the host
+#endif
 
 // kResident: how many tensors of the block's rows stay in shared memory, 1 forward, 2 backward.
-// kSmall: for GPUs below compute capability 8.0, where a thread block may have 64 KiB and copies are not asynchronous.
-template <int kHeadDim, int kResident, bool kSmall>
+template <int kHeadDim, int kResident, Way kHow>
 struct Tile {
+    static constexpr bool kTensorCores = false;
+    static constexpr bool kSmall = kHow == Way::kSmall;
+    static constexpr int kThreadRows = 8;
     static constexpr int kWarps = kSmall && kResident == 2 ? 2 : 4;
     static constexpr int kThreads = 32 * kWarps;
     static constexpr int kLaneCols = kResident == 2 || kHeadDim > 64 ? 16 : 8;
@@ -33,6 +55,7 @@ struct Tile {
     static constexpr int kThreadCols = !kSmall && kResident == 1 ? 8 : 4;
     static constexpr int kCols = kThreadCols * kLaneCols;
     static constexpr int kOut = kHeadDim / kLaneCols;
+    static constexpr int kRowBits = 2, kEndOfRowBits = 2 * kLaneCols;  // lanes that share a row differ in these bits
     static constexpr int kChunkRows = !kSmall && (kResident == 1 || kHeadDim <= 64) ? 32 : 16;
     static constexpr int kStages = kSmall ? 1 : 2;
     // 4 more than needed: rows that are read at once lie in different banks.
@@ -45,6 +68,7 @@ struct Tile {
     static constexpr int kSlot = kDimsChunk > kRowsChunk ? kDimsChunk : kRowsChunk;
     static constexpr int kDimsParts = kHeadDim / kChunkDims;
     static constexpr int kRowsParts = kCols / kChunkRows;
+    static constexpr int kBlocks = kResident == 2 && kHeadDim <= 64 ? 3 : 2;  // that registers are left for, at once
     static constexpr int kBytes = 4 * (kResident * kResidentFloats + kWeightFloats + kStages * kSlot);
     static_assert(kBytes <= (kSmall ? 65536 : 101376), "more shared memory than the smallest GPU of this class has");
 };
@@ -59,7 +83,10 @@ struct Place {
     __device__ __forceinline__ Place() {
         const int lane = threadIdx.x & 31;
         warp_row = (threadIdx.x >> 5) * T::kWarpRows;
-        if (T::kLaneCols == 16) {
+        if constexpr (T::kTensorCores) {
+            lane_row = lane >> 2;
+            lane_col = lane & 3;
+        } else if constexpr (T::kLaneCols == 16) {
             lane_row = lane & 1;
             lane_col = ((lane >> 1) & 7) | ((lane >> 4) << 3);
         } else {
@@ -67,20 +94,21 @@ struct Place {
             lane_col = (lane >> 1) & 7;
         }
     }
-    // Rows come in two groups of 4 neighbours, columns of scores in groups of 4 neighbours.
+    // Columns of scores come in groups of 4 neighbours, rows in two groups, of 4 neighbours or of one.
     __device__ __forceinline__ int row(int index) const {
-        return warp_row + lane_row * 4 + (index & 3) + (index >> 2) * (T::kLaneRows * 4);
+        if constexpr (T::kTensorCores) return warp_row + lane_row + 8 * index;
+        else return warp_row + lane_row * 4 + (index & 3) + (index >> 2) * (T::kLaneRows * 4);
     }
     __device__ __forceinline__ int col(int index) const {
-        return lane_col * 4 + (index & 3) + (index >> 2) * (T::kLaneCols * 4);
+        if constexpr (T::kTensorCores) return lane_col * 4 + (index & 3) + (index >> 2) * 16;
+        else return lane_col * 4 + (index & 3) + (index >> 2) * (T::kLaneCols * 4);
     }
 };
 
-// The lanes that share a row differ in these bits.
 template <typename T>
 __device__ __forceinline__ float max_of_row(float value) {
 #pragma unroll
-    for (int bit = 2; bit <= T::kLaneCols; bit *= 2) {
+    for (int bit = T::kRowBits; bit < T::kEndOfRowBits; bit *= 2) {
         value = fmaxf(value, __shfl_xor_sync(0xffffffffu, value, bit));
     }
     return value;
@@ -89,7 +117,7 @@ __device__ __forceinline__ float max_of_row(float value) {
 template <typename T>
 __device__ __forceinline__ float sum_of_row(float value) {
 #pragma unroll
-    for (int bit = 2; bit <= T::kLaneCols; bit *= 2) {
+    for (int bit = T::kRowBits; bit < T::kEndOfRowBits; bit *= 2) {
         value += __shfl_xor_sync(0xffffffffu, value, bit);
     }
     return value;
@@ -118,9 +146,30 @@ __device__ __forceinline__ void copy_unit(float *to, const float *from) {
 #endif
 }
 
+__device__ __forceinline__ void copy_number(float *to, const float *from) {
+#if __CUDA_ARCH__ >= 800
+    const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(to));
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;\n" ::"r"(address), "l"(from));
+#else
+    *to = __ldg(from);
+#endif
+}
+
 __device__ __forceinline__ void wait_for_copies() {
 #if __CUDA_ARCH__ >= 800
     asm volatile("cp.async.wait_all;\n" ::: "memory");
+#endif
+}
+
+__device__ __forceinline__ void end_group_of_copies() {
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.commit_group;\n" ::: "memory");
+#endif
+}
+
+__device__ __forceinline__ void wait_for_copies_but_last_group() {
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.wait_group 1;\n" ::: "memory");
 #endif
 }
 
@@ -153,36 +202,63 @@ __device__ __forceinline__ void copy_rows(float *to, const Rows &rows, int first
     }
 }
 
+// The layout of tiles for tensor cores: units of 16 bytes trade places within eight, so that rows read at once lie in
+// different banks, both rows 1 apart (where columns are terms) and rows 4 apart (where rows are).
+__device__ __forceinline__ int swizzle(int row) { return ((row >> 2) & 2) | ((row ^ (row << 2)) & 4); }
+
+template <int kWidth>
+__device__ __forceinline__ int place_of(int row, int unit) {
+    return row * kWidth + ((unit ^ swizzle(row)) << 2);
+}
+
+template <typename T, int kHeadDim, int kCount>
+__device__ __forceinline__ void load_swizzled(float *to, const Rows &rows, int first) {
+    copy_rows<T::kThreads, kCount, kHeadDim / 4>(
+        to, rows, first, 0, [](int row, int unit) { return place_of<kHeadDim>(row, unit); });
+}
+
 // The block's own rows, all dimensions. Neighbours swap places, so that a product's two factors come to lie in registers
 // of different banks: three operands of one bank cost a cycle more.
 template <typename T, int kHeadDim>
 __device__ __forceinline__ void load_resident(float *to, const Rows &rows, int first) {
-    constexpr int kUnits = kHeadDim / 4;
+    if constexpr (T::kTensorCores) {
+        load_swizzled<T, kHeadDim, T::kRows>(to, rows, first);
+    } else {
+        constexpr int kUnits = kHeadDim / 4;
 #pragma unroll 4
-    for (int index = threadIdx.x; index < T::kRows * kUnits; index += T::kThreads) {
-        const int row = index / kUnits, unit = index % kUnits;
-        float4 four = make_float4(0.f, 0.f, 0.f, 0.f);
-        if (first + row < rows.count) {
-            four = __ldg(reinterpret_cast<const float4 *>(rows.data + static_cast<int64_t>(first + row) * rows.stride + unit * 4));
+        for (int index = threadIdx.x; index < T::kRows * kUnits; index += T::kThreads) {
+            const int row = index / kUnits, unit = index % kUnits;
+            float4 four = make_float4(0.f, 0.f, 0.f, 0.f);
+            if (first + row < rows.count) {
+                four = __ldg(reinterpret_cast<const float4 *>(rows.data + static_cast<int64_t>(first + row) * rows.stride + unit * 4));
+            }
+            *reinterpret_cast<float4 *>(to + row * T::kResidentStride + unit * 4) = make_float4(four.y, four.x, four.w, four.z);
         }
-        *reinterpret_cast<float4 *>(to + row * T::kResidentStride + unit * 4) = make_float4(four.y, four.x, four.w, four.z);
     }
 }
 
-// A chunk for scores: kCols rows of the streamed tensor, 32 dimensions. Units of a row are permuted so that lanes, which
+// A chunk for scores: kCols rows of the streamed tensor, 32 dimensions (all for tensor cores). Units of a row are permuted so that lanes, which
 // read rows 4 apart, find them in different banks.
-template <typename T>
+template <typename T, int kHeadDim>
 __device__ __forceinline__ void load_dims(float *to, const Rows &rows, int first, int dim) {
-    copy_rows<T::kThreads, T::kCols, kChunkDims / 4>(to, rows, first, dim, [](int row, int unit) {
-        return row * kChunkDims + ((unit ^ ((row >> 2) & 7)) << 2);
-    });
+    if constexpr (T::kTensorCores) {
+        load_swizzled<T, kHeadDim, T::kCols>(to, rows, first);
+    } else {
+        copy_rows<T::kThreads, T::kCols, kChunkDims / 4>(to, rows, first, dim, [](int row, int unit) {
+            return row * kChunkDims + ((unit ^ ((row >> 2) & 7)) << 2);
+        });
+    }
 }
 
 // A chunk for outputs: kChunkRows rows of the streamed tensor, all dimensions.
 template <typename T, int kHeadDim>
 __device__ __forceinline__ void load_rows(float *to, const Rows &rows, int first) {
-    copy_rows<T::kThreads, T::kChunkRows, kHeadDim / 4>(
-        to, rows, first, 0, [](int row, int unit) { return row * kHeadDim + unit * 4; });
+    if constexpr (T::kTensorCores) {
+        load_swizzled<T, kHeadDim, T::kCols>(to, rows, first);
+    } else {
+        copy_rows<T::kThreads, T::kChunkRows, kHeadDim / 4>(
+            to, rows, first, 0, [](int row, int unit) { return row * kHeadDim + unit * 4; });
+    }
 }
 
 // Two slots that take turns (one where copies are not asynchronous). `next` and `current` copy a chunk into a slot.
@@ -211,7 +287,7 @@ struct Ring {
     }
 };
 
-// --- products
+// --- registers
 
 __device__ __forceinline__ float4 read4(const float *from) { return *reinterpret_cast<const float4 *>(from); }
 
@@ -224,128 +300,25 @@ __device__ __forceinline__ void clear(float (&values)[kRows][kCols]) {
     }
 }
 
-// scores += own rows x streamed columns, over the 32 dimensions of a chunk. `own` is the resident tile at the chunk's
-// first dimension.
+// Where a group of 4 of a thread's columns of the output begins; for tensor cores two groups are neighbours, of each 32.
 template <typename T>
-__device__ __forceinline__ void multiply_dims(
-    float (&scores)[kThreadRows][T::kThreadCols], const float *own, const float *chunk, const Place<T> &place) {
-    own += place.row(0) * T::kResidentStride;
-    chunk += place.col(0) * kChunkDims;
-    const int swizzle = place.lane_col & 7;
-#pragma unroll 2
-    for (int unit = 0; unit < kChunkDims / 4; ++unit) {
-        float4 right[T::kThreadCols];
-        const float *from = chunk + ((unit ^ swizzle) << 2);
-#pragma unroll
-        for (int col = 0; col < T::kThreadCols; ++col) {
-            right[col] = read4(from + ((col & 3) + (col >> 2) * (T::kLaneCols * 4)) * kChunkDims);
-        }
-#pragma unroll
-        for (int row = 0; row < kThreadRows; ++row) {
-            const int distance = (row & 3) + (row >> 2) * (T::kLaneRows * 4);
-            const float4 left = read4(own + distance * T::kResidentStride + unit * 4);
-#pragma unroll
-            for (int col = 0; col < T::kThreadCols; ++col) scores[row][col] = fmaf(left.y, right[col].x, scores[row][col]);
-#pragma unroll
-            for (int col = 0; col < T::kThreadCols; ++col) scores[row][col] = fmaf(left.x, right[col].y, scores[row][col]);
-#pragma unroll
-            for (int col = 0; col < T::kThreadCols; ++col) scores[row][col] = fmaf(left.w, right[col].z, scores[row][col]);
-#pragma unroll
-            for (int col = 0; col < T::kThreadCols; ++col) scores[row][col] = fmaf(left.z, right[col].w, scores[row][col]);
-        }
-    }
-}
-
-// A thread's columns of the output: groups of 4 neighbours, kLaneCols groups apart; for head dimension 96 a group of 2.
-template <typename T>
-__device__ __forceinline__ void read_out_columns(float (&to)[T::kOut], const float *row, int lane_col) {
-#pragma unroll
-    for (int group = 0; group < T::kOut / 4; ++group) {
-        const float4 four = read4(row + (group * T::kLaneCols + lane_col) * 4);
-        to[group * 4] = four.x, to[group * 4 + 1] = four.y, to[group * 4 + 2] = four.z, to[group * 4 + 3] = four.w;
-    }
-    if (T::kOut % 4 == 2) {
-        constexpr int kBegin = T::kOut / 4 * 4;
-        const float2 two = *reinterpret_cast<const float2 *>(row + kBegin * T::kLaneCols + lane_col * 2);
-        to[kBegin] = two.x, to[kBegin + 1] = two.y;
-    }
+__device__ __forceinline__ int out_column(int group, int lane_col) {
+    if constexpr (T::kTensorCores) return (group >> 1) * 32 + lane_col * 8 + (group & 1) * 4;
+    else return (group * T::kLaneCols + lane_col) * 4;
 }
 
 template <typename T>
 __device__ __forceinline__ void write_out_columns(float *row, const float (&from)[T::kOut], float factor, int lane_col) {
 #pragma unroll
     for (int group = 0; group < T::kOut / 4; ++group) {
-        *reinterpret_cast<float4 *>(row + (group * T::kLaneCols + lane_col) * 4) =
+        *reinterpret_cast<float4 *>(row + out_column<T>(group, lane_col)) =
             make_float4(from[group * 4] * factor, from[group * 4 + 1] * factor, from[group * 4 + 2] * factor,
                         from[group * 4 + 3] * factor);
     }
-    if (T::kOut % 4 == 2) {
+    if constexpr (T::kOut % 4 == 2) {
         constexpr int kBegin = T::kOut / 4 * 4;
         *reinterpret_cast<float2 *>(row + kBegin * T::kLaneCols + lane_col * 2) =
             make_float2(from[kBegin] * factor, from[kBegin + 1] * factor);
-    }
-}
-
-// out += weights x streamed rows, over the rows of a chunk. `weights` is the tile of weights at the chunk's first row.
-template <typename T, int kHeadDim>
-__device__ __forceinline__ void multiply_rows(
-    float (&out)[kThreadRows][T::kOut], const float *weights, const float *chunk, const Place<T> &place) {
-    weights += place.row(0) * T::kWeightStride;
-#pragma unroll 2
-    for (int step = 0; step < T::kChunkRows; step += 4) {
-        float right[4][T::kOut];
-#pragma unroll
-        for (int index = 0; index < 4; ++index) {
-            read_out_columns<T>(right[index], chunk + (step + index) * kHeadDim, place.lane_col);
-        }
-#pragma unroll
-        for (int row = 0; row < kThreadRows; ++row) {
-            const int distance = (row & 3) + (row >> 2) * (T::kLaneRows * 4);
-            const float4 left = read4(weights + distance * T::kWeightStride + step);
-#pragma unroll
-            for (int col = 0; col < T::kOut; ++col) out[row][col] = fmaf(left.x, right[0][col], out[row][col]);
-#pragma unroll
-            for (int col = 0; col < T::kOut; ++col) out[row][col] = fmaf(left.y, right[1][col], out[row][col]);
-#pragma unroll
-            for (int col = 0; col < T::kOut; ++col) out[row][col] = fmaf(left.z, right[2][col], out[row][col]);
-#pragma unroll
-            for (int col = 0; col < T::kOut; ++col) out[row][col] = fmaf(left.w, right[3][col], out[row][col]);
-        }
-    }
-}
-
-// out += weights transposed x own rows, over all rows of the block: `weights` and `own` are at their first row, and out's
-// rows are columns of the weights, beginning with column `first`. Neighbouring columns of out are swapped, as in `own`.
-template <typename T, int kHeadDim>
-__device__ __forceinline__ void multiply_transposed(
-    float (&out)[kThreadRows][T::kOut], const float *weights, const float *own, int first, const Place<T> &place) {
-    weights += first + place.row(0);
-#pragma unroll 4
-    for (int step = 0; step < T::kRows; ++step) {
-        float right[T::kOut];
-        read_out_columns<T>(right, own + step * T::kResidentStride, place.lane_col);
-        const float4 low = read4(weights + step * T::kWeightStride);
-        const float4 high = read4(weights + step * T::kWeightStride + T::kLaneRows * 4);
-        const float left[kThreadRows] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
-#pragma unroll
-        for (int row = 0; row < kThreadRows; ++row) {
-#pragma unroll
-            for (int col = 0; col < T::kOut; ++col) out[row][col] = fmaf(left[row], right[col], out[row][col]);
-        }
-    }
-}
-
-// Puts a thread's weights where its warp reads them as rows.
-template <typename T>
-__device__ __forceinline__ void store_weights(
-    float *weights, const float (&values)[kThreadRows][T::kThreadCols], const Place<T> &place) {
-#pragma unroll
-    for (int row = 0; row < kThreadRows; ++row) {
-#pragma unroll
-        for (int col = 0; col < T::kThreadCols; col += 4) {
-            *reinterpret_cast<float4 *>(weights + place.row(row) * T::kWeightStride + place.col(col)) =
-                make_float4(values[row][col], values[row][col + 1], values[row][col + 2], values[row][col + 3]);
-        }
     }
 }
 

@@ -70,3 +70,26 @@ def test_turns_in_packed_sequences(subject: Subject) -> None:
         alone = torch.autograd.grad(subject.attend(*leaves, causal=True), leaves, whole.dout[:, rows])
         for found, wanted in zip(gradients, alone, strict=True):
             assert float((found[rows] - wanted[0]).norm()) <= 1e-5 * float(wanted.norm())
+
+
+def leave_nan_in_free_memory(*like: torch.Tensor) -> None:
+    """What is freed here is what torch hands out next for these sizes."""
+    poisoned = [torch.full_like(tensor, float("nan"), requires_grad=False) for tensor in like]
+    del poisoned
+
+
+@pytest.mark.parametrize("head_dim", [64, 128])
+def test_rows_behind_the_last_sequence(subject: Subject, head_dim: int) -> None:
+    """Rows of no sequence: zeros in output and gradients, whatever lay in that memory before."""
+    lengths, behind = [70, 33], 50
+    whole = make_inputs(batch=1, seqlen_q=sum(lengths) + behind, seqlen_k=sum(lengths) + behind, head_dim=head_dim)
+    q, k, v = packed(whole)
+    leave_nan_in_free_memory(q, k, v)
+    words = {"cu_seqlens_q": sums(lengths), "cu_seqlens_k": sums(lengths), "max_seqlen_q": 70, "max_seqlen_k": 70}
+    out, lse = subject.attend(q, k, v, **words, return_lse=True)
+    leave_nan_in_free_memory(q, k, v)
+    gradients = torch.autograd.grad(out, (q, k, v), whole.dout[0])
+    for tensor in (out, *gradients):
+        assert tensor[: sum(lengths)].isfinite().all()
+        assert (tensor[sum(lengths) :] == 0).all()
+    assert (lse[:, sum(lengths) :] == float("-inf")).all()

@@ -13,7 +13,7 @@ from smoke_kit import Subject, make_inputs
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# An H200 gives 28 and more on such shapes (docs/explanation/fp32-attention.md); of other GPUs nothing was measured.
+# An H200 gives 27 and more on such shapes (docs/explanation/fp32-attention.md); of other GPUs nothing was measured.
 HOPPER_FLOOR = 10.0
 
 

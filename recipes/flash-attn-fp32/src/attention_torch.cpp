@@ -14,6 +14,7 @@
 #include <cuda_runtime_api.h>
 
 #include <climits>
+#include <cmath>
 #include <optional>
 #include <string>
 #include <vector>
@@ -185,6 +186,11 @@ AttentionParams describe_call(const Tensor &q, const Tensor &k, const Tensor &v,
     return params;
 }
 
+// Kernels write the rows of sequences; where sequences are packed, others may lie behind the last one, which are zeros.
+Tensor output_like(const Tensor &tensor, bool zeros) {
+    return zeros ? torch::stable::new_zeros(tensor, shape_of(tensor)) : torch::stable::new_empty(tensor, shape_of(tensor));
+}
+
 std::vector<int64_t> lse_shape(const Tensor &q, bool packed) {
     return packed ? std::vector<int64_t>{q.size(1), q.size(0)} : std::vector<int64_t>{q.size(0), q.size(2), q.size(1)};
 }
@@ -214,8 +220,9 @@ void forward(StableIValue *stack, uint64_t, uint64_t) {
     const Call call(stack + 3);
     AttentionParams params = describe_call(q, k, v, call);
     const torch::stable::accelerator::DeviceGuard guard(q.get_device_index());
-    const Tensor out = torch::stable::new_empty(q, shape_of(q));
+    const Tensor out = output_like(q, call.packed());
     const Tensor lse = torch::stable::new_empty(q, lse_shape(q, call.packed()));
+    if (call.packed()) torch::stable::fill_(lse, -INFINITY);  // a row of no sequence sees no key
     params.out = describe(out, call.packed());
     set_lse(params, lse, call.packed());
     check(flash_attention_fp32_forward(&params, stream_of(q)));
@@ -254,8 +261,8 @@ void backward(StableIValue *stack, uint64_t, uint64_t) {
         turns = torch::stable::new_zeros(q, {turns_count}, ScalarType::Int);
         params.turns = static_cast<int *>(turns->data_ptr());
     }
-    const Tensor dq = turns ? torch::stable::new_zeros(q, shape_of(q)) : torch::stable::new_empty(q, shape_of(q));
-    const Tensor dk = torch::stable::new_empty(k, shape_of(k)), dv = torch::stable::new_empty(v, shape_of(v));
+    const Tensor dq = output_like(q, turns.has_value() || packed);
+    const Tensor dk = output_like(k, packed), dv = output_like(v, packed);
     params.out = describe(out, packed);
     params.dout = describe(dout, packed);
     params.dq = describe(dq, packed);

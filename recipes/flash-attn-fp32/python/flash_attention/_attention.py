@@ -35,7 +35,7 @@ def flash_attention(
     one int64 on the GPU, else drawn from torch's generator. A query that sees no key gives zeros.
 
     Packed sequences: q (total_q, heads, head_dim), k and v (total_k, heads_k, head_dim), cu_seqlens int32 of
-    (sequences + 1,) on the GPU, and the longest lengths.
+    (sequences + 1,) on the GPU, and the longest lengths. Rows behind the last sequence give zeros and no gradient.
 
     Returns out, of q's shape with v's head_dim; with return_lse also the log-sum-exp of the scores, (batch, heads,
     seqlen_q), packed (heads, total_q). Both can be differentiated, once. Same inputs, same GPU: the same bits, those of
