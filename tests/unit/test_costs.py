@@ -169,13 +169,16 @@ SEEN = {16: 10.6, 48: 24.3, 64: 50.0, 80: 73.0, 97: 73.1, 113: 37.6, 129: 14.5, 
 
 
 def test_what_twelve_units_were_seen_to_hold_lies_below_what_is_set_aside_for_them() -> None:
-    """The machine was half as fast as expected; nothing had ended yet that could have told so."""
+    """The machine was half as fast as expected; nothing had ended yet that could have told so.
+
+    On one a third as fast the last peak was over at 187 s.
+    """
     (merged,) = merge_units(names("128_bf16", *UNSPLIT, "_split"), (ANY_FEATURE,))
     cost = CostTable(learned=(), shipped=tuple(APART)).expect(merged, CUDA)
     task = Task(name=merged.name, cost=cost, calm=calm_of(merged, cost))
     flight = take_off(Waiting(task=task, alone=False), 0.0)
     assert all(gigabytes * 1e9 <= 12 * flight.need(seconds) for seconds, gigabytes in SEEN.items())
-    assert 113 < flight.calm_at < 193
+    assert 187 < flight.calm_at < 273
     assert flight.need(273) < cost.peak_rss
 
 

@@ -18,7 +18,9 @@ from hopperforge.report import Progress, Recorder
 BUDGET = 20
 
 
-def task(name: str, *, seconds: float = 10, peak: int = 8, after: float = 2, later: int | None = 4) -> Task:
+def task(
+    name: str, *, seconds: float = 10, peak: int = 8, after: float = 4 / LEAST_PACE, later: int | None = 4
+) -> Task:
     """Make a task whose peak is taken to be over at LEAST_PACE * `after`; `later=None` has it at any time."""
     calm = None if later is None else Calm(after=after, rss=later)
     return Task(name=name, cost=Cost(seconds=seconds, peak_rss=peak), calm=calm)
@@ -35,8 +37,8 @@ def test_a_flight_needs_its_peak_until_that_is_over_and_the_rest_until_it_really
 
 
 def test_a_slower_pace_moves_the_end_of_the_peak() -> None:
-    slow = flight(task("a"), pace=3)
-    assert (slow.need(5.9), slow.need(6)) == (8, 4)
+    slow = flight(task("a"), pace=1.5 * LEAST_PACE)
+    assert (slow.need(5.9), slow.need(6.1)) == (8, 4)
 
 
 def test_a_task_starts_when_the_peaks_of_others_are_over() -> None:
@@ -61,8 +63,8 @@ def test_a_later_task_that_is_calm_by_then_does_not_put_the_first_off() -> None:
     # the first can start at 20, beside what is left of r; c outlives that moment, and fits if it is calm by then
     running = [flight(task("r", seconds=30, peak=3, later=None)), flight(task("s", seconds=20, peak=9, later=None))]
     first = task("first", seconds=50, peak=13, later=None)
-    calm = task("c", seconds=40, peak=8, after=9, later=4)
-    restless = task("c", seconds=40, peak=8, after=11, later=4)
+    calm = task("c", seconds=40, peak=8, after=18 / LEAST_PACE, later=4)
+    restless = task("c", seconds=40, peak=8, after=22 / LEAST_PACE, later=4)
     for later, chosen in ((calm, True), (restless, False)):
         queue = line_up([first, later], BUDGET)
         found = choose(queue, running, jobs=4, memory=BUDGET, now=0)
@@ -137,7 +139,7 @@ def ledger(*, expected: float = 0, measured: float = 0) -> Ledger[str]:
 
 
 @pytest.mark.parametrize(
-    ("expected", "measured", "pace"), [(0, 0, LEAST_PACE), (10, 5, LEAST_PACE), (10, 20, 2.0), (10, 35, 3.5)]
+    ("expected", "measured", "pace"), [(0, 0, LEAST_PACE), (10, 5, LEAST_PACE), (10, 30, 3.0), (10, 35, 3.5)]
 )
 def test_what_finished_can_only_slow_the_pace(expected: float, measured: float, pace: float) -> None:
     kept = ledger(expected=expected, measured=measured)

@@ -198,10 +198,10 @@ _BACKWARD_FACTOR: Final = 1.4
 _HEAD_DIM: Final = re.compile(r"hdim(\d+)(?:_(\d+))?_")
 
 
-# When a merged unit's peak is over, and what it needs from then on, as shares of its expected seconds and peak. Twelve
-# units of five sources begun at once (nvcc 13.0, 16 cores) held 73 of 102 GB expected from 80 to 97 s, 15 at 129 s and
-# never more than 46 after, 0.45, which is half as much again here; each took 480 to 600 s, so the peak was over after
-# 0.27 of the shortest. Expected were 220 s: schedules allow for that (`schedule.LEAST_PACE`).
+# When a merged unit's peak is over, and what it needs from then on, as shares of its expected seconds and peak.
+# Eighteen units of five sources, each watched by itself (nvcc 13.0, three times as slow as expected), had their peaks
+# before 187 s and held at most 0.50 of them from then on; expected were 190 to 230 s, and schedules allow for such a
+# machine (`schedule.LEAST_PACE`).
 _CALM_AFTER: Final = 0.3
 LATER_SHARE: Final = 0.67
 """What a merged unit needs when its peak is over, of that peak."""
