@@ -15,6 +15,11 @@ def eager(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, words: Words) -> tu
 
     A query that sees no key gives zeros, and -inf for the log-sum-exp; gradients through both are finite.
     """
+    with torch.autocast(q.device.type, enabled=False):  # it would narrow the products, and the scores with them
+        return _wide(q, k, v, words)
+
+
+def _wide(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, words: Words) -> tuple[torch.Tensor, torch.Tensor]:
     wide = torch.float64 if q.dtype == torch.float64 else torch.float32
     narrow = torch.bfloat16 if q.dtype == torch.float8_e4m3fn else q.dtype
     scores = _scores(q.to(wide), k.to(wide), words)
