@@ -98,7 +98,7 @@ def attention(
     else all are. Raises NoBackendError where none of them takes the call, and ValueError and TypeError for tensors and
     words that do not go together.
     """
-    q, k, v = _autocast(q, k, v)
+    q, k, v = autocast(q, k, v)
     words = settle(
         q,
         k,
@@ -130,7 +130,7 @@ def attention_part(
 
     More backends can be differentiated so: see `_parts`.
     """
-    q, k, v = _autocast(q, k, v)
+    q, k, v = autocast(q, k, v)
     words = settle(
         q,
         k,
@@ -173,7 +173,7 @@ def explain(
     backend: str | Sequence[str] | None = None,
 ) -> Decision:
     """Say what `attention` would choose for the same arguments, and why every other backend was not; nothing is run."""
-    q, k, v = _autocast(q, k, v)
+    q, k, v = autocast(q, k, v)
     words = settle(
         q,
         k,
@@ -190,8 +190,8 @@ def explain(
     return _decision(_asked(q, k, v, words), _names(backend))
 
 
-def _autocast(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Cast as torch's own attention does under autocast: float8 and float64 stay as they are."""
+def autocast(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Cast as torch's own attention does under torch.autocast: float8 and float64 stay as they are."""
     device = tensors[0].device.type
     if not torch.is_autocast_enabled(device):
         return tensors

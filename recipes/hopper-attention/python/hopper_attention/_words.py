@@ -35,6 +35,11 @@ class Words:
     deterministic: bool = False
 
 
+def answer_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of an output for inputs of a dtype: its own, of float8 bfloat16."""
+    return torch.bfloat16 if dtype == torch.float8_e4m3fn else dtype
+
+
 def settle(
     q: torch.Tensor,
     k: torch.Tensor,
