@@ -233,6 +233,7 @@ def _needs(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, words: Words) -> t
         _rules.MERGE_GRADIENT: words.merging and gradients,
         _rules.DETERMINISTIC: words.deterministic and (gradients or bias_gradient),
         _rules.VALUE_HEAD_DIM: q.shape[-1] != v.shape[-1],
+        _rules.ONE_POSITION: q.shape[1] == 1 or k.shape[1] == 1,
         _rules.EMPTY: 0 in q.shape or 0 in k.shape or 0 in v.shape,
     }
     return tuple(feature for feature, needed in needs.items() if needed)

@@ -29,6 +29,7 @@ LSE_GRADIENT = "gradient of the log-sum-exp"
 MERGE_GRADIENT = "gradient of the log-sum-exp of parts that are merged"
 DETERMINISTIC = "backward pass that is the same every run"
 VALUE_HEAD_DIM = "value head dim beside another of q and k"
+ONE_POSITION = "answer for a single query or key"
 EMPTY = "answer to tensors without elements"
 
 FEATURES = (
@@ -48,6 +49,7 @@ FEATURES = (
     MERGE_GRADIENT,
     DETERMINISTIC,
     VALUE_HEAD_DIM,
+    ONE_POSITION,
     EMPTY,
 )
 EVERYTHING = frozenset(FEATURES)
@@ -154,7 +156,7 @@ def _named(verdict: Verdict) -> str:
 # The kernels of FA2, FA3 and SDPA read 16 bytes at once. What was never seen to be right on a GPU by the smoke tests is
 # left out: cuDNN with dropout, SDPA under deterministic algorithms, wider value heads in FA3, and the backward passes
 # of FA2 and FA3 for parts that are merged, which `_parts` would serve as it does SDPA's.
-_FA3_FEATURES = frozenset({CAUSAL, UNALIGNED, WINDOW, SOFTCAP, GRADIENTS, LSE, DETERMINISTIC})
+_FA3_FEATURES = frozenset({CAUSAL, UNALIGNED, WINDOW, SOFTCAP, GRADIENTS, LSE, DETERMINISTIC, ONE_POSITION})
 _FA3_DTYPES = {BFLOAT16: _HOPPER, FLOAT16: _HOPPER, FLOAT8: _HOPPER}
 _HALVES = {BFLOAT16: _AMPERE, FLOAT16: _AMPERE}
 
@@ -191,7 +193,9 @@ BACKENDS: Mapping[str, Backend] = {
             multiple=8,
             largest=256,
             wide_backward=False,
-            features=frozenset({CAUSAL, UNALIGNED, WINDOW, SOFTCAP, DROPOUT, GRADIENTS, LSE, DETERMINISTIC}),
+            features=frozenset(
+                {CAUSAL, UNALIGNED, WINDOW, SOFTCAP, DROPOUT, GRADIENTS, LSE, DETERMINISTIC, ONE_POSITION}
+            ),
             apart=((SOFTCAP, DROPOUT), (LSE, DROPOUT)),
         ),
         Backend(
@@ -209,7 +213,7 @@ BACKENDS: Mapping[str, Backend] = {
             dtypes=_HALVES,
             multiple=8,
             largest=128,
-            features=frozenset({CAUSAL, GRADIENTS, LSE, MERGE_GRADIENT}),
+            features=frozenset({CAUSAL, GRADIENTS, LSE, MERGE_GRADIENT}),  # torch refuses it a single key, or query
         ),
         Backend(
             name="sdpa_flash",
@@ -219,7 +223,7 @@ BACKENDS: Mapping[str, Backend] = {
             multiple=8,
             largest=256,
             wide_backward=False,
-            features=frozenset({CAUSAL, DROPOUT, GRADIENTS, LSE, MERGE_GRADIENT}),
+            features=frozenset({CAUSAL, DROPOUT, GRADIENTS, LSE, MERGE_GRADIENT, ONE_POSITION}),
             apart=((LSE, DROPOUT),),
         ),
         Backend(
@@ -228,7 +232,7 @@ BACKENDS: Mapping[str, Backend] = {
             package=PYTORCH,
             dtypes={BFLOAT16: _AMPERE, FLOAT16: _VOLTA, FLOAT32: _VOLTA},
             multiple=8,
-            features=frozenset({CAUSAL, UNALIGNED, WINDOW, MASK, BIAS, DROPOUT, GRADIENTS}),
+            features=frozenset({CAUSAL, UNALIGNED, WINDOW, MASK, BIAS, DROPOUT, GRADIENTS, ONE_POSITION}),
         ),
         Backend(
             name="sdpa_math",
