@@ -173,6 +173,8 @@ def test_tensors_that_do_not_go_together_are_refused(change, said: str, device: 
     [
         ({"dropout": 1.5}, "dropout is 1.5"),
         ({"softcap": -1.0}, "softcap is -1.0"),
+        ({"softcap": float("nan")}, "softcap is nan"),
+        ({"softcap": float("inf")}, "softcap is inf"),
         ({"window": (-2, 0)}, "window is"),
         ({"mask": torch.ones(16, 16)}, "did you mean bias"),
         ({"bias": torch.ones(16, 16, dtype=torch.bool)}, "did you mean mask"),
