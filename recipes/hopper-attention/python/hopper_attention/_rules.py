@@ -153,9 +153,9 @@ def _named(verdict: Verdict) -> str:
     return f"{verdict.backend} {verdict.version}" if verdict.version else verdict.backend
 
 
-# The kernels of FA2, FA3 and SDPA read 16 bytes at once. What was never seen to be right on a GPU by the smoke tests is
-# left out: cuDNN with dropout, SDPA under deterministic algorithms, wider value heads in FA3, and the backward passes
-# of FA2 and FA3 for parts that are merged, which `_parts` would serve as it does SDPA's.
+# The kernels of FA2, FA3 and SDPA read 16 bytes at once. Left out is what no GPU has shown: cuDNN with dropout, SDPA
+# under deterministic algorithms, wider value heads in FA3, and the backward passes of FA2 and FA3 for parts that are
+# merged. Those of SDPA are in, though no GPU has shown them yet: their formula is shown by the CPU's kernel in float64.
 _FA3_FEATURES = frozenset({CAUSAL, UNALIGNED, WINDOW, SOFTCAP, GRADIENTS, LSE, DETERMINISTIC, ONE_POSITION})
 _FA3_DTYPES = {BFLOAT16: _HOPPER, FLOAT16: _HOPPER, FLOAT8: _HOPPER}
 _HALVES = {BFLOAT16: _AMPERE, FLOAT16: _AMPERE}
@@ -255,8 +255,8 @@ BACKENDS: Mapping[str, Backend] = {
 
 # Measured on an H200 with torch 2.11 (benchmarks/attention_choice.py), forward at head dim 128: FA3 is up to 1.2 times
 # as fast as cuDNN from 2048 tokens on, and equal at 512; cuDNN is 1.3 to 2 times as fast as torch's FA2, both passes
-# too. On A100 and its kin torch itself prefers FA2 to cuDNN; nothing was measured there. Order never decides whether an
-# answer is right.
+# too. On A100 and its kin torch itself prefers FA2 to cuDNN; nothing was measured there, nor FA3's own kernels of head
+# dims other than 128, nor again since these orders were set. Order never decides whether an answer is right.
 _PLAIN = ("flash_attention", "sdpa_efficient", "sdpa_math", "eager")
 _ORDERS: tuple[tuple[Capability, tuple[str, ...]], ...] = (
     (_HOPPER, ("fa3_fwd", "flash_attn_3", "sdpa_cudnn", "flash_attn", "sdpa_flash", *_PLAIN)),
@@ -357,7 +357,7 @@ def _dot(capability: Capability) -> str:
 def speed_order(found: Mapping[str, Found], call: Call) -> tuple[str, ...]:
     """Every backend, the fastest first, for a call on a GPU; without one the order is that of the oldest.
 
-    Measured on an H200, as above:
+    Measured on an H200, as above, with flash-attn-fp32 before it multiplied on tensor cores:
 
     | call                                                    | is taken later                                      |
     |---------------------------------------------------------|-----------------------------------------------------|
