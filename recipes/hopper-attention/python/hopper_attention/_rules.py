@@ -293,7 +293,8 @@ def reason_against(backend: Backend, found: Found, call: Call) -> str | None:
     if found.problem is not None:
         return found.problem
     able = trim(backend, found.switches) if found.switches else backend
-    return _device_reason(able, call) or _tensor_reason(able, call) or _feature_reason(able, call)
+    on_device = device_reason(able, call.device, call.capability)
+    return on_device or _tensor_reason(able, call) or _feature_reason(able, call)
 
 
 def device_reason(backend: Backend, device: str, capability: Capability | None) -> str | None:
@@ -304,10 +305,6 @@ def device_reason(backend: Backend, device: str, capability: Capability | None) 
         within = oldest <= capability and (backend.newest is None or capability <= backend.newest)
         return None if within else f"{runs}, and this is {_dot(capability)}"
     return None if backend.anywhere else f"{runs}, and this is {device}"
-
-
-def _device_reason(backend: Backend, call: Call) -> str | None:
-    return device_reason(backend, call.device, call.capability)
 
 
 def _tensor_reason(backend: Backend, call: Call) -> str | None:
