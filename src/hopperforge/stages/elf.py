@@ -8,16 +8,19 @@ from elftools.common.exceptions import ELFError
 from elftools.construct import ConstructError
 from elftools.elf.dynamic import DynamicSection
 from elftools.elf.elffile import ELFFile
-from elftools.elf.gnuversions import GNUVerNeedSection, GNUVerSymSection
+from elftools.elf.gnuversions import GNUVerNeedSection, GNUVerSymSection, VersionAuxiliary
 from elftools.elf.sections import Symbol, SymbolTableSection
 
 # What pyelftools meets in a damaged file: links to sections that are not there, places and sizes no file has.
-_OF_DAMAGE = (AttributeError, UnicodeDecodeError, OverflowError, ZeroDivisionError, LookupError, TypeError)
+_OF_DAMAGE = (
+    *(AttributeError, UnicodeDecodeError, OverflowError, ZeroDivisionError, LookupError, TypeError, AssertionError),
+)
 _MOST_SECTIONS = 65_535  # where the header's own count ends; a damaged one may say 2^64, and each would be looked at
 
 _WEAK = 2
 _GNU_UNIQUE = 10
 _INFO_OF_SYMBOL = 4  # where st_info is in an Elf64_Sym, whose upper half is the binding
+_NEEDED_VERSION = 16  # bytes of an Elf64_Vernaux, so a file has no more of them than these fit in
 _VISIBLE = frozenset({"STV_DEFAULT", "STV_PROTECTED"})
 
 
@@ -169,8 +172,19 @@ def _versions(elf: ELFFile, symbols: SymbolTableSection) -> Iterator[tuple[str, 
     marks = elf.get_section_by_name(".gnu.version")
     if not isinstance(needed, GNUVerNeedSection) or not isinstance(marks, GNUVerSymSection):
         return
-    names = {aux["vna_other"]: aux.name for _, group in needed.iter_versions() for aux in group}
+    names = {aux["vna_other"]: aux.name for aux in _needed_versions(elf, needed)}
     for index, symbol in enumerate(symbols.iter_symbols()):
         version = names.get(marks.get_symbol(index)["ndx"])
         if version is not None:
             yield symbol.name, version
+
+
+def _needed_versions(elf: ELFFile, needed: GNUVerNeedSection) -> Iterator[VersionAuxiliary]:
+    """Yield the versions; ELFError for a damaged table whose entries lead back to themselves, some 2^32 times."""
+    most = elf.stream_len // _NEEDED_VERSION
+    versions = (version for _, group in needed.iter_versions() for version in group)
+    for number, version in enumerate(versions):
+        if number >= most:
+            message = "its table of needed versions leads back to itself"
+            raise ELFError(message)
+        yield version
