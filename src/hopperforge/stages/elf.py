@@ -46,7 +46,7 @@ def shown_symbols(data: bytes) -> tuple[str, ...]:
     try:
         return tuple(sorted(symbol.name for symbol in _symbol_table(_open(data)).iter_symbols() if _is_shown(symbol)))
     except (ELFError, ConstructError, *_OF_DAMAGE) as error:
-        message = f"it is no readable object: {error}"
+        message = f"it is no readable object: {_why(error)}"
         raise ValueError(message) from error
 
 
@@ -65,7 +65,7 @@ def weaken_unique(data: bytes) -> bytes:
             if changed[place] >> 4 == _GNU_UNIQUE:
                 changed[place] = _WEAK << 4 | changed[place] & 0xF
     except (ELFError, ConstructError, *_OF_DAMAGE) as error:
-        message = f"it is no readable object: {error}"
+        message = f"it is no readable object: {_why(error)}"
         raise ValueError(message) from error
     return bytes(changed)
 
@@ -89,7 +89,7 @@ def section_of(data: bytes, name: str) -> bytes:
         section = _open(data).get_section_by_name(name)
         return b"" if section is None else bytes(section.data())
     except (ELFError, ConstructError, *_OF_DAMAGE) as error:
-        message = f"{name} cannot be read: {error}"
+        message = f"{name} cannot be read: {_why(error)}"
         raise ValueError(message) from error
 
 
@@ -107,8 +107,13 @@ def read_library(data: bytes) -> Library:
             versions=tuple(sorted(_versions(elf, symbols))),
         )
     except (ELFError, ConstructError, *_OF_DAMAGE) as error:
-        message = f"it is no readable shared library: {error}"
+        message = f"it is no readable shared library: {_why(error)}"
         raise ValueError(message) from error
+
+
+def _why(error: Exception) -> str:
+    """What pyelftools says; its assertions say nothing."""
+    return str(error) or "a part of it is of another kind than its headers say"
 
 
 def _open(data: bytes) -> ELFFile:
