@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from hopperforge.cli import run_command
+from hopperforge.node.gpu.single_program import node_program
 
 
 @pytest.fixture
@@ -62,3 +63,40 @@ def test_the_program_is_written_for_a_node_and_runs_there(
     assert capfd.readouterr().out == f"written: {place}; on the node: python3 node.pyz bench seqlen=4096\n"
     done = subprocess.run([sys.executable, place, "bench", "seqlen=x"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
+
+
+TORCH = """
+from types import SimpleNamespace
+__version__ = "2.11.0"
+version = SimpleNamespace(cuda={cuda!r})
+cuda = SimpleNamespace(is_available=lambda: {gpu}, get_device_name=lambda: "NVIDIA H200")
+"""
+
+
+@pytest.mark.parametrize("verb", ["bench", "memory"])
+@pytest.mark.parametrize(
+    ("torch", "said"),
+    [
+        ("raise ImportError('no libcudart')", "no libcudart"),
+        (TORCH.format(cuda=None, gpu=False), "torch 2.11.0 is built without CUDA"),
+        (TORCH.format(cuda="13.0", gpu=False), "torch 2.11.0 finds no GPU"),
+        (
+            TORCH.format(cuda="13.0", gpu=True),
+            "no implementation that was asked for is here: flash_attn_2: not installed: there is no module flash_attn",
+        ),
+    ],
+    ids=["no torch", "torch for CPUs", "no GPU", "no backend"],
+)
+def test_where_nothing_can_be_measured_the_answer_is_no_success(
+    verb: str, torch: str, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "torch.py").write_text(torch)
+    program = tmp_path / "node.pyz"
+    program.write_bytes(node_program())
+    argv = [sys.executable, str(program), verb, "backends=flash_attn_2", f"out={tmp_path}/out"]
+    bare = {"PATH": "/nowhere", "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(argv, env=bare, capture_output=True, text=True, check=False)
+    assert done.returncode == 10, done.stderr
+    assert f"{said}; nothing was measured\nhint: " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list((tmp_path / "out").iterdir()) == []
