@@ -28,13 +28,15 @@ from hopperforge.verbs_packages import find_interpreter
 
 _OWN: Final = ("interpreter", "program")
 _PATHS: Final = ("out", "key", "record")
-_ENDS: Final[Mapping[int, tuple[type[HopperforgeError], str]]] = {
-    10: (SmokeError, "a check on the GPU failed, or could not be made; see above"),
-    11: (StorageError, "the results cannot be written; see above"),
-    12: (TrustError, "the package is not proven by a signature; see above"),
-    20: (NotInstalledError, "the package is not installed in that Python; see above"),
-    21: (NodeTroubleError, "something is wrong on this machine; what, and how to mend it, is above"),
+_SENTENCES: Final[Mapping[type[HopperforgeError], str]] = {
+    InputError: "that Python refused the words, or a file that they name; see above",
+    SmokeError: "a check on the GPU failed, or could not be made; see above",
+    StorageError: "the results cannot be written; see above",
+    TrustError: "the package is not proven by a signature; see above",
+    NotInstalledError: "the package is not installed in that Python; see above",
+    NodeTroubleError: "something is wrong on this machine; what, and how to mend it, is above",
 }
+_ENDS: Final = {kind.exit_code: kind for kind in _SENTENCES}
 
 
 def bench(call: Call) -> None:
@@ -75,8 +77,8 @@ def _measure(call: Call, verb: str, parse: Callable[[Sequence[str]], object]) ->
             on_line=call.answer,
         )
     if ended.status in _ENDS:
-        kind, sentence = _ENDS[ended.status]
-        raise kind(sentence)
+        kind = _ENDS[ended.status]
+        raise kind(_SENTENCES[kind])
     if ended.status != 0:
         raise ToolError(f"{python} cannot run {verb}", detail=ended.tail[-5:], hint="interpreter=/path/to/python3")
 

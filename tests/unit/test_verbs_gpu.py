@@ -32,7 +32,7 @@ def test_words_go_to_the_interpreter_with_whole_paths(
     assert said == f"verify-install {project_root}/w/x.whl key={project_root}/a.pem,{project_root}/b.pem\n"
 
 
-@pytest.mark.parametrize("code", [10, 11, 12, 20, 21])
+@pytest.mark.parametrize("code", [2, 10, 11, 12, 20, 21])
 def test_exit_codes_come_through(python: Path, code: int, capfd: pytest.CaptureFixture[str]) -> None:
     python.with_name("status").write_text(str(code))
     assert run_command(["memory", f"interpreter={python}"]) == code
@@ -43,6 +43,16 @@ def test_an_interpreter_that_fails_otherwise_is_no_tool(python: Path, capfd: pyt
     python.with_name("status").write_text("3")
     assert run_command(["verify-install", f"interpreter={python}"]) == 5
     assert "cannot run verify-install" in capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("python")
+def test_a_wheel_or_key_that_is_not_there_is_a_wrong_word(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The words are read here, the files in the Python of the node."""
+    for words in (["verify-install", f"{tmp_path}/none.whl"], ["verify-install", f"key={tmp_path}/none.pem"]):
+        assert run_command([*words, f"interpreter={sys.executable}"]) == 2
+        out, err = capfd.readouterr()
+        assert "cannot be read: No such file or directory" in out
+        assert err == "error: that Python refused the words, or a file that they name; see above\n"
 
 
 def test_wrong_words_start_nothing(python: Path, capfd: pytest.CaptureFixture[str]) -> None:
