@@ -55,7 +55,7 @@ def _native(data: bytes) -> str | None:
 
 @gate("modules")
 def modules_gate(wheel: WheelArchive, *, package: str, requires: Sequence[str], requires_python: str) -> str:
-    """Check that every module is of the oldest Python promised, and has import statements of what is required alone.
+    """Check that every module is of the oldest Python promised, and states imports of what is in it or required alone.
 
     What a module imports by a text, as by importlib, is not seen: that is how it takes what may be missing.
     """

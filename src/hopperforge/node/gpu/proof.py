@@ -84,7 +84,7 @@ def _as_shipped(one: Distribution, wheel: WheelFile, where: str) -> Link:
 
 
 def wheel_files(path: Path) -> dict[str, str]:
-    """Read the files of a wheel and their sha256, as its RECORD has them; BadZipFile where it has none of either."""
+    """Read the files of a wheel and their sha256, as its RECORD has them; BadZipFile where that has no hash."""
     with zipfile.ZipFile(path) as archive:
         name = next((name for name in archive.namelist() if name.endswith(".dist-info/RECORD")), "RECORD")
         rows = csv.reader(archive.read(name).decode().splitlines())
