@@ -161,6 +161,8 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description="Compare what compiles held with what was set aside for them.")
     parser.add_argument("curves", type=Path, help="the file that inline_vs_pack wrote")
     curves = read_curves(parser.parse_args(arguments).curves)
+    if not any(each.moments for each in curves):
+        raise SystemExit("error: the file shows no compile at any moment, so that nothing can be said of them")
     print(COLUMNS)
     for each in sorted(curves, key=lambda each: (each.within, each.unit)):
         print(each)

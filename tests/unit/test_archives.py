@@ -104,6 +104,22 @@ def test_links_inside_the_tree_come_out(tmp_path: Path) -> None:
             "way",
             "link out of the tree",
         ),
+        # the same in the other order: `way` leads above the tree only once `turn` is made
+        (
+            [_special("way", tarfile.SYMTYPE, "turn/../x"), _special("turn", tarfile.SYMTYPE, ".")],
+            "way",
+            "link out of the tree",
+        ),
+        (
+            [
+                _special("way", tarfile.SYMTYPE, "turn/.."),
+                _special("turn", tarfile.SYMTYPE, "."),
+                _special("way/x/y", tarfile.SYMTYPE, "z"),
+            ],
+            "way/x/y",
+            "below a link out of the tree",
+        ),
+        ([_special("a", tarfile.SYMTYPE, "a//b")], "a", "link back to itself"),
     ],
 )
 def test_dangerous_tar_members_are_refused_by_name(

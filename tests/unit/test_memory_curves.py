@@ -42,6 +42,15 @@ def test_the_table_names_first_what_held_too_much(tmp_path: Path, capsys: pytest
     assert main([str(path)]) == 0
 
 
+def test_curves_without_a_moment_are_no_evidence(tmp_path: Path) -> None:
+    """As where compiles are not found by the words that mark them: each would be within what was set aside."""
+    path = tmp_path / "curves.jsonl"
+    for curves in ([], [curve(MERGED, COST, [])]):
+        write_curves(path, curves)
+        with pytest.raises(SystemExit, match="shows no compile at any moment"):
+            main([str(path)])
+
+
 # A leader that is told a unit's path as nvcc is, and a child of it that holds 60 MB.
 LEADER = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
 CHILD = "held = bytes(range(256)) * 240000; print('ready', flush=True); input()"

@@ -218,6 +218,13 @@ def test_version_that_is_none_is_named_with_its_reason() -> None:
     assert "cells.0.torch: Value error, '2' is not a torch version; write it as 2.11" in _refused(plain).detail
 
 
+@pytest.mark.parametrize("figure", ["NaN", "Infinity", "-Infinity"])
+def test_seconds_are_finite(figure: str) -> None:
+    plain = json.loads(record().to_json())
+    plain["timings"]["front"] = plain["pack"]["units"][0]["seconds"] = float(figure.lower())
+    assert {line.partition(": ")[0] for line in _refused(plain).detail} == {"timings.front", "pack.units.0.seconds"}
+
+
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b"\xff\xfe", b"null"])
 def test_file_that_is_no_record_is_refused(text: bytes) -> None:
     with pytest.raises(InputError, match=r"a\.whl\.json is not a record") as caught:

@@ -144,6 +144,19 @@ def test_unreadable_wheel_is_named(tmp_path: Path, damage: bytes) -> None:
         read_wheel(path)
 
 
+@pytest.mark.parametrize(
+    ("case", "reason"),
+    [
+        ("endless-versions", "its table of needed versions leads back to itself"),
+        ("string-table-that-is-none", "a part of it is of another kind than its headers say"),
+    ],
+)
+def test_a_damaged_library_is_refused_with_a_reason(case: str, reason: str) -> None:
+    data = (Path(__file__).parents[1] / "data" / "fuzz" / "library" / case).read_bytes()
+    with pytest.raises(ValueError, match=reason):
+        read_library(data)
+
+
 def test_truncated_library_is_no_library() -> None:
     whole = zoo.library()
     for length in (0, 4, 100, len(whole) // 2, len(whole) - 1):

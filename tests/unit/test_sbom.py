@@ -100,10 +100,23 @@ def test_each_hash_that_differs_from_the_record_is_named(ref: str) -> None:
     assert any(problem.startswith(f"{ref} is {'f' * len(digest)}") for problem in sbom_problems(changed, CONTENTS))
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b"7", b"null", b"\xff", b"{}", b"[" * 100_000])
+@pytest.mark.parametrize(
+    "data", [b"", b"[]", b"7", b"null", b"\xff", b"{}", b"[" * 100_000, SBOM.decode().encode("utf-16")]
+)
 def test_what_is_no_bill_at_all_is_refused(data: bytes) -> None:
     (problem,) = sbom_problems(data, CONTENTS)
     assert problem.startswith(("it is no JSON", "it is not valid CycloneDX"))
+
+
+def test_components_too_deep_in_each_other_are_refused() -> None:
+    document = json.loads(SBOM)
+    part: dict[str, Any] = {"type": "library", "name": "x"}
+    for _ in range(250):
+        part = {"type": "library", "name": "x", "components": [part]}
+    document["components"].append(part)
+    assert sbom_problems(json.dumps(document).encode(), CONTENTS) == [
+        "it is not valid CycloneDX: its components lie too deep in each other"
+    ]
 
 
 def test_gates_pass_on_a_whole_package(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ def main(rank: int, world: int, meeting: str, every: int) -> None:
                 words = {"segment_lengths": lengths, "dilation_rates": rates}
                 compare((rank, world), device, causal, (ring_dilated_attention, dilated_attention), words)
             drop(rank, device, causal)
+        cast(rank, device)
         refuse(device)
         refuse_second_derivatives(device)
     finally:
@@ -96,6 +97,26 @@ def drop(rank: int, device: torch.device, causal: bool) -> None:
     slope, told, changed = sums.tolist()
     assert abs(slope - told) <= (0.05 if dtype == torch.float32 else 1e-6) * max(1.0, abs(told)), (slope, told)
     assert changed > 0.1
+
+
+def cast(rank: int, device: torch.device) -> None:
+    """Under autocast all is as of tensors cast before: backward, which has no autocast, attends in their dtype too."""
+    torch.manual_seed(3 + rank)
+    shards = [torch.randn(2, SHARD, heads, 8, device=device).requires_grad_() for heads in (4, 2, 2)]
+    narrow = [tensor.detach().bfloat16().requires_grad_() for tensor in shards]
+    for ring, words in (
+        (ring_attention, {}),
+        (ring_dilated_attention, {"segment_lengths": (4, 4 * SHARD), "dilation_rates": (1, 2)}),
+    ):
+        answers = []
+        for inputs, enabled in ((shards, True), (narrow, False)):
+            torch.manual_seed(5 + rank)
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled):
+                out = ring(*inputs, dropout=0.4, **words)
+            assert out.dtype == torch.bfloat16
+            answers.append([out, *torch.autograd.grad(out.float().square().sum(), inputs)])
+        for one, other in zip(*answers, strict=True):
+            near(one.float(), other.float())
 
 
 def state_of(device: torch.device) -> torch.Tensor:

@@ -78,8 +78,26 @@ def test_masks_that_hide_nothing_exclude_nothing(device: torch.device) -> None:
     plain, causal = explain(q, k, v), explain(q, k, v, causal=True)
     assert explain(q, k, v, window=(-1, -1)) is plain
     assert explain(q, k, v, causal=True, window=(-1, 4)) is causal
-    assert explain(q[:, -1:], k, v, causal=True) is plain
-    assert explain(q[:, -1:], k, v, causal=True, window=(4, 0)) is not plain
+    last = explain(q[:, -1:], k, v)
+    assert explain(q[:, -1:], k, v, causal=True) is last
+    assert explain(q[:, -1:], k, v, causal=True, window=(4, 0)) is not last
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("seqlen_q", "seqlen_k"), [(1, 1), (1, 16), (16, 1)])
+def test_a_single_query_or_key_is_asked_for_and_answered(
+    seqlen_q: int, seqlen_k: int, dtype: torch.dtype, device: torch.device
+) -> None:
+    """As in the first step of decoding, by every backend that says so: over one key the answer is its value."""
+    q, k, v = qkv(device, dtype)
+    q, k, v = q[:, :seqlen_q], k[:, :seqlen_k], v[:, :seqlen_k]
+    verdicts = {verdict.backend: verdict for verdict in explain(q, k, v).verdicts}
+    assert not verdicts["sdpa_cudnn"].usable
+    for name in (name for name, verdict in verdicts.items() if verdict.usable):
+        out = attention(q, k, v, backend=name)
+        assert out.shape == q.shape
+        if seqlen_k == 1:
+            torch.testing.assert_close(out, v.expand_as(q))
 
 
 @pytest.mark.parametrize(
@@ -155,6 +173,8 @@ def test_tensors_that_do_not_go_together_are_refused(change, said: str, device: 
     [
         ({"dropout": 1.5}, "dropout is 1.5"),
         ({"softcap": -1.0}, "softcap is -1.0"),
+        ({"softcap": float("nan")}, "softcap is nan"),
+        ({"softcap": float("inf")}, "softcap is inf"),
         ({"window": (-2, 0)}, "window is"),
         ({"mask": torch.ones(16, 16)}, "did you mean bias"),
         ({"bias": torch.ones(16, 16, dtype=torch.bool)}, "did you mean mask"),

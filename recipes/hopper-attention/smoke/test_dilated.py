@@ -54,6 +54,23 @@ def test_forward_and_backward(
         near(one, right, 10 * tolerance)
 
 
+@pytest.mark.parametrize("pairs", [((8,), (1,)), ((8, 16), (1, 2)), ((8, 16), (1, 3))], ids=str)
+def test_outputs_are_of_the_dtype_that_attention_gives(
+    pairs: tuple[tuple[int, ...], tuple[int, ...]], device: torch.device
+) -> None:
+    """However many pairs are put together: autocast's, and of float8 bfloat16."""
+    q, k, v = torch.randn(3, 2, 16, 4, 16, device=device)
+    words = {"segment_lengths": pairs[0], "dilation_rates": pairs[1]}
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        out = dilated_attention(q, k, v, **words)
+    assert out.dtype == torch.bfloat16
+    near(out, dilated_attention(q.double(), k.double(), v.double(), **words).cpu(), 4e-2)
+    narrow = [tensor.to(torch.float8_e4m3fn) for tensor in (q, k, v)]
+    out = dilated_attention(*narrow, **words, backend="eager")
+    assert out.dtype == torch.bfloat16
+    near(out, dilated_attention(*(tensor.double() for tensor in narrow), **words).cpu(), 2e-2)
+
+
 def test_dropout_is_for_training(device: torch.device) -> None:
     """With values of one an output is the sum of the weights left: one on average, one exactly without dropout."""
     module = DilatedAttention((16, 64), (1, 2), dropout=0.5)

@@ -196,6 +196,17 @@ def test_a_bias_is_not_rounded_to_the_dtype_of_q(dtype: torch.dtype, grad: bool,
         near(attention(q, k, v, bias=bias, backend=name), wanted, DTYPES[dtype])
 
 
+def test_plain_torch_sums_wide_under_autocast_too(device: torch.device) -> None:
+    """Autocast casts what is given, and nothing within: scores of up to 100 rounded to bfloat16 would show."""
+    inputs = [3.0 * tensor for tensor in tensors((32, 32, 2, 2, 16, 16), torch.float32, device)]
+    wanted, wanted_lse = reference(*(tensor.bfloat16().cpu().double() for tensor in inputs))
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        out, lse = attention(*inputs, return_lse=True, backend="eager")
+    assert (out.dtype, lse.dtype) == (torch.bfloat16, torch.float32)
+    near(out, wanted, 4e-3)
+    near(lse, wanted_lse, 1e-5)
+
+
 def test_float8_is_computed_wide(device: torch.device) -> None:
     inputs = [tensor.to(torch.float8_e4m3fn) for tensor in tensors((16, 16, 2, 2, 16, 16), torch.float32, device)]
     wanted, _ = reference(*(tensor.cpu().double() for tensor in inputs))

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from hopper_attention._backends import run_backend
-from hopper_attention._machine import FUNCTIONS, NAMES, find
+from hopper_attention._machine import FUNCTIONS, NAMES, WORDS, find
 from hopper_attention._words import settle
 from reference import reference, within
 
@@ -110,7 +110,27 @@ STAND_INS: dict[str, Callable[..., Any]] = {
 
 
 def test_every_package_has_its_stand_in() -> None:
-    assert STAND_INS.keys() == NAMES.keys()
+    assert STAND_INS.keys() == NAMES.keys() == WORDS.keys()
+
+
+@pytest.mark.parametrize("backend", STAND_INS)
+def test_a_package_is_asked_for_every_word_it_is_told(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: set[str] = set()
+
+    def listening(*tensors: torch.Tensor, **words: Any) -> torch.Tensor:
+        told.update(words)
+        return tensors[0]
+
+    monkeypatch.setitem(FUNCTIONS, backend, listening)
+    q, k, v = torch.randn(3, 2, 8, 4, 16)
+    run_backend(
+        backend,
+        *(q, k, v),
+        settle(
+            q, k, v, causal=True, window=None, softcap=0.0, scale=None, dropout=0.0, mask=None, bias=None, lse=False
+        ),
+    )
+    assert told == WORDS[backend]
 
 
 @pytest.mark.parametrize("lse", [False, True], ids=["out", "lse"])
@@ -158,7 +178,10 @@ PROBLEMS = {
     "import flash_attention_of_nobody": "flash-attn does not import: No module named 'flash_attention_of_nobody'",
     "raise OSError('libcuda.so.1:\\n  cannot open')": "flash-attn does not import: libcuda.so.1: cannot open",
     "": "flash-attn has no flash_attn.flash_attn_func",
-    "flash_attn_func = print": None,
+    "def flash_attn_func(q, k, v, dropout_p, softmax_scale, causal, window_size, deterministic, return_attn_probs):\n"
+    "    return q": "flash-attn is of another version: flash_attn_func takes no softcap",
+    "def flash_attn_func(q, k, v, dropout_p, softmax_scale, causal, window_size, softcap, deterministic,\n"
+    "    return_attn_probs): return q": None,
 }
 
 

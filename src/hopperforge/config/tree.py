@@ -5,7 +5,7 @@ place of every key, the second of two equal keys, and the zero at the end of 3.1
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
@@ -21,6 +21,8 @@ Scalar = str | int | float | bool | None
 
 _TAG: Final = "tag:yaml.org,2002:"
 _INTEGER: Final = re.compile(r"-?(0|[1-9][0-9]*)")
+_SHOWN: Final = 40
+"""Characters of a value that a message quotes."""
 _TEXT_TAGS: Final = frozenset({f"{_TAG}str", f"{_TAG}timestamp", f"{_TAG}merge"})
 
 
@@ -193,16 +195,24 @@ class _Builder:
             case "bool":
                 return text.casefold() in {"true", "yes", "on"}
             case "float":
-                return _fraction(text)
-            case "int" if _INTEGER.fullmatch(text):
-                return int(text)
+                return self._read(node, text, _fraction)
             case "int":
-                self._report(node, f"write {text} as a plain decimal number")
-                return _number(text)
+                number = self._read(node, text, _number)
+                if number != text and not _INTEGER.fullmatch(text):
+                    self._report(node, f"write {text} as a plain decimal number")
+                return number
             case _:
                 if tag not in _TEXT_TAGS:
                     self._report(node, f"the tag {tag} is not read here")
                 return text
+
+    def _read(self, node: Node, text: str, read: Callable[[str], Scalar]) -> Scalar:
+        """What YAML calls a number may be none to Python: 6_, a tag on a word, thousands of digits."""
+        try:
+            return read(text)
+        except ValueError:
+            self._report(node, f"{text[:_SHOWN]} cannot be read as a number; write plain digits, or quote a text")
+            return text
 
     def _report(self, node: Node, message: str) -> None:
         mark = node.start_mark

@@ -32,7 +32,7 @@ _FORMAT_WITH_BILL: Final = 3
 REPRODUCTION: Final = "reproduction"
 """The field of the file that `reproduce` writes and `record` joins."""
 
-_STRICT: Final = ConfigDict(extra="forbid", strict=True, ser_json_inf_nan="constants")
+_STRICT: Final = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, ser_json_inf_nan="constants")
 _V = TypeVar("_V")
 
 

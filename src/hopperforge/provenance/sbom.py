@@ -229,13 +229,17 @@ def _sha256(digest: str) -> HashType:
 def sbom_problems(data: bytes, contents: Contents) -> list[str]:
     """List what is wrong with a bill of materials: not valid, of another package, or of other contents."""
     try:
-        document = json.loads(data)
+        text = data.decode()  # before JSON guesses an encoding, which the validator would not
+        document = json.loads(text)
     except (ValueError, RecursionError) as error:
         return [f"it is no JSON: {error}"]
     # its formats are grammars that are compiled when imported, two seconds that only a finished wheel is worth
     from cyclonedx.validation.json import JsonStrictValidator  # noqa: PLC0415
 
-    invalid = JsonStrictValidator(SchemaVersion.V1_6).validate_str(data.decode("utf-8", errors="replace"))
+    try:
+        invalid = JsonStrictValidator(SchemaVersion.V1_6).validate_str(text)
+    except RecursionError:
+        return ["it is not valid CycloneDX: its components lie too deep in each other"]
     if invalid is not None:
         return [f"it is not valid CycloneDX: {_reason(invalid)}"]
     return [*_misnamed(document, contents), *_unequal(_stated(document), contents.hashes())]

@@ -71,9 +71,11 @@ def unpack_tar(archive: Path, into: Path, member_filter: MemberFilter = everythi
                 continue
             _write_member(archive, member.name, _content(archive, tar, member), target, member.mode)
         _check_end(archive, tar)
-        # Made last, so that no member is ever written through a link.
+        # Made last, so that no member is ever written through a link; then judged again, for each may turn the others.
         for target, member in links:
             _make_link(archive, member, target, into)
+        for target, member in links:
+            _check_link(archive, member, target, into)
 
 
 def unpack_zip(archive: Path, into: Path, member_filter: MemberFilter = everything) -> None:
@@ -233,12 +235,32 @@ def _make_folder_for(archive: Path, name: str, target: Path) -> None:
 
 
 def _make_link(archive: Path, member: tarfile.TarInfo, target: Path, into: Path) -> None:
+    # Other links of the archive may lie on the way, so what counts is where a path really ends.
+    if not _ends_below(target.parent, into):
+        raise _refusal(archive, member.name, "lies below a link out of the tree")
     _make_folder_for(archive, member.name, target)
-    # Other links of the archive may lie on the way, so what counts is where the path really ends.
-    end = Path(os.path.realpath(target.parent / member.linkname))
-    if not end.is_relative_to(into.resolve()):
+    if not _ends_below(target.parent / member.linkname, into):
         raise _refusal(archive, member.name, f"is a link out of the tree, to {member.linkname!r}")
     try:
         target.symlink_to(member.linkname)
     except FileExistsError as error:
         raise _refusal(archive, member.name, "comes twice") from error
+
+
+def _check_link(archive: Path, member: tarfile.TarInfo, target: Path, into: Path) -> None:
+    """Refuse a link that, among all links, leads out or back to itself; to a file that was left out it may lead."""
+    try:
+        target.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise _refusal(archive, member.name, f"is a link back to itself, to {member.linkname!r}") from error
+    if not _ends_below(target, into):
+        target.unlink()
+        raise _refusal(archive, member.name, f"is a link out of the tree, to {member.linkname!r}")
+
+
+def _ends_below(path: Path, into: Path) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(into))

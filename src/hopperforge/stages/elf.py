@@ -8,16 +8,19 @@ from elftools.common.exceptions import ELFError
 from elftools.construct import ConstructError
 from elftools.elf.dynamic import DynamicSection
 from elftools.elf.elffile import ELFFile
-from elftools.elf.gnuversions import GNUVerNeedSection, GNUVerSymSection
+from elftools.elf.gnuversions import GNUVerNeedSection, GNUVerSymSection, VersionAuxiliary
 from elftools.elf.sections import Symbol, SymbolTableSection
 
 # What pyelftools meets in a damaged file: links to sections that are not there, places and sizes no file has.
-_OF_DAMAGE = (AttributeError, UnicodeDecodeError, OverflowError, ZeroDivisionError, LookupError, TypeError)
+_OF_DAMAGE = (
+    *(AttributeError, UnicodeDecodeError, OverflowError, ZeroDivisionError, LookupError, TypeError, AssertionError),
+)
 _MOST_SECTIONS = 65_535  # where the header's own count ends; a damaged one may say 2^64, and each would be looked at
 
 _WEAK = 2
 _GNU_UNIQUE = 10
 _INFO_OF_SYMBOL = 4  # where st_info is in an Elf64_Sym, whose upper half is the binding
+_NEEDED_VERSION = 16  # bytes of an Elf64_Vernaux, so a file has no more of them than these fit in
 _VISIBLE = frozenset({"STV_DEFAULT", "STV_PROTECTED"})
 
 
@@ -43,7 +46,7 @@ def shown_symbols(data: bytes) -> tuple[str, ...]:
     try:
         return tuple(sorted(symbol.name for symbol in _symbol_table(_open(data)).iter_symbols() if _is_shown(symbol)))
     except (ELFError, ConstructError, *_OF_DAMAGE) as error:
-        message = f"it is no readable object: {error}"
+        message = f"it is no readable object: {_why(error)}"
         raise ValueError(message) from error
 
 
@@ -62,7 +65,7 @@ def weaken_unique(data: bytes) -> bytes:
             if changed[place] >> 4 == _GNU_UNIQUE:
                 changed[place] = _WEAK << 4 | changed[place] & 0xF
     except (ELFError, ConstructError, *_OF_DAMAGE) as error:
-        message = f"it is no readable object: {error}"
+        message = f"it is no readable object: {_why(error)}"
         raise ValueError(message) from error
     return bytes(changed)
 
@@ -86,7 +89,7 @@ def section_of(data: bytes, name: str) -> bytes:
         section = _open(data).get_section_by_name(name)
         return b"" if section is None else bytes(section.data())
     except (ELFError, ConstructError, *_OF_DAMAGE) as error:
-        message = f"{name} cannot be read: {error}"
+        message = f"{name} cannot be read: {_why(error)}"
         raise ValueError(message) from error
 
 
@@ -104,8 +107,13 @@ def read_library(data: bytes) -> Library:
             versions=tuple(sorted(_versions(elf, symbols))),
         )
     except (ELFError, ConstructError, *_OF_DAMAGE) as error:
-        message = f"it is no readable shared library: {error}"
+        message = f"it is no readable shared library: {_why(error)}"
         raise ValueError(message) from error
+
+
+def _why(error: Exception) -> str:
+    """What pyelftools says; its assertions say nothing."""
+    return str(error) or "a part of it is of another kind than its headers say"
 
 
 def _open(data: bytes) -> ELFFile:
@@ -169,8 +177,19 @@ def _versions(elf: ELFFile, symbols: SymbolTableSection) -> Iterator[tuple[str, 
     marks = elf.get_section_by_name(".gnu.version")
     if not isinstance(needed, GNUVerNeedSection) or not isinstance(marks, GNUVerSymSection):
         return
-    names = {aux["vna_other"]: aux.name for _, group in needed.iter_versions() for aux in group}
+    names = {aux["vna_other"]: aux.name for aux in _needed_versions(elf, needed)}
     for index, symbol in enumerate(symbols.iter_symbols()):
         version = names.get(marks.get_symbol(index)["ndx"])
         if version is not None:
             yield symbol.name, version
+
+
+def _needed_versions(elf: ELFFile, needed: GNUVerNeedSection) -> Iterator[VersionAuxiliary]:
+    """Yield the versions; ELFError for a damaged table whose entries lead back to themselves, some 2^32 times."""
+    most = elf.stream_len // _NEEDED_VERSION
+    versions = (version for _, group in needed.iter_versions() for version in group)
+    for number, version in enumerate(versions):
+        if number >= most:
+            message = "its table of needed versions leads back to itself"
+            raise ELFError(message)
+        yield version

@@ -1,5 +1,7 @@
 """Trees know their place, and hold what YAML says."""
 
+import pytest
+
 from hopperforge.config.problems import Problem, instead, nearest
 from hopperforge.config.tree import Tree, parse_tree
 
@@ -29,6 +31,16 @@ def test_a_number_of_another_notation_is_reported_and_still_read() -> None:
         Problem("f", 1, 4, "write 013 as a plain decimal number"),
         Problem("f", 2, 4, "write 0x1f as a plain decimal number"),
     ]
+
+
+@pytest.mark.parametrize("text", ["6_", "6_.", "!!int x", "!!float x", "9" * 5000], ids=lambda text: str(text[:10]))
+def test_a_number_that_is_none_is_reported_and_kept_as_text(text: str) -> None:
+    tree, problems = parse_tree("f", f"a: {text}\n".encode())
+    assert tree is not None
+    kept = text.rpartition(" ")[2]
+    assert tree.plain() == {"a": kept}
+    message = f"{kept[:40]} cannot be read as a number; write plain digits, or quote a text"
+    assert problems == [Problem("f", 1, 4, message)]
 
 
 def test_places_of_keys_and_values_count_from_one() -> None:

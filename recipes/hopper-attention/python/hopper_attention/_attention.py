@@ -98,7 +98,7 @@ def attention(
     else all are. Raises NoBackendError where none of them takes the call, and ValueError and TypeError for tensors and
     words that do not go together.
     """
-    q, k, v = _autocast(q, k, v)
+    q, k, v = autocast(q, k, v)
     words = settle(
         q,
         k,
@@ -130,7 +130,7 @@ def attention_part(
 
     More backends can be differentiated so: see `_parts`.
     """
-    q, k, v = _autocast(q, k, v)
+    q, k, v = autocast(q, k, v)
     words = settle(
         q,
         k,
@@ -173,7 +173,7 @@ def explain(
     backend: str | Sequence[str] | None = None,
 ) -> Decision:
     """Say what `attention` would choose for the same arguments, and why every other backend was not; nothing is run."""
-    q, k, v = _autocast(q, k, v)
+    q, k, v = autocast(q, k, v)
     words = settle(
         q,
         k,
@@ -190,8 +190,8 @@ def explain(
     return _decision(_asked(q, k, v, words), _names(backend))
 
 
-def _autocast(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Cast as torch's own attention does under autocast: float8 and float64 stay as they are."""
+def autocast(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Cast as torch's own attention does under torch.autocast: float8 and float64 stay as they are."""
     device = tensors[0].device.type
     if not torch.is_autocast_enabled(device):
         return tensors
@@ -233,6 +233,7 @@ def _needs(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, words: Words) -> t
         _rules.MERGE_GRADIENT: words.merging and gradients,
         _rules.DETERMINISTIC: words.deterministic and (gradients or bias_gradient),
         _rules.VALUE_HEAD_DIM: q.shape[-1] != v.shape[-1],
+        _rules.ONE_POSITION: q.shape[1] == 1 or k.shape[1] == 1,
         _rules.EMPTY: 0 in q.shape or 0 in k.shape or 0 in v.shape,
     }
     return tuple(feature for feature, needed in needs.items() if needed)

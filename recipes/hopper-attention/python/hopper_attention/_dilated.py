@@ -14,8 +14,9 @@ from typing import TypedDict
 
 import torch
 
-from ._attention import attention, attention_part
+from ._attention import attention, attention_part, autocast
 from ._merge import merge
+from ._words import answer_dtype
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,13 +75,14 @@ def dilated_attention(
     """Attend within segments, dilated; q, k and v as for `attention`, all of one length, which can be any.
 
     A position that no pair selects for a head gives zeros there; a pair of rate 1 selects all. Key heads that several
-    query heads share select for these, too.
+    query heads share select for these, too. Autocast and the dtype of the output are as for `attention`.
     """
+    q, k, v = autocast(q, k, v)
     check_lengths(q, k)
     pairs = dilations(segment_lengths, dilation_rates)
     settings = Settings(causal=causal, scale=scale, dropout=dropout, backend=backend, lse=len(pairs) > 1)
     parts = [local_part(q, k, v, pair, settings) for pair in pairs]
-    return put_together(parts, q.dtype)
+    return put_together(parts, answer_dtype(q.dtype))
 
 
 def put_together(parts: Sequence[tuple[torch.Tensor, torch.Tensor | None]], dtype: torch.dtype) -> torch.Tensor:
@@ -209,7 +211,7 @@ def _ragged(
     """Where heads select different numbers of positions, attend for those of each place by themselves."""
     batch, seqlen, heads = q.shape[:3]
     shared = heads // k.shape[2]
-    out = q.new_zeros(batch, seqlen, heads, v.shape[-1])
+    out = q.new_zeros(batch, seqlen, heads, v.shape[-1], dtype=answer_dtype(q.dtype))
     wide = torch.float64 if q.dtype == torch.float64 else torch.float32
     lse = q.new_full((batch, heads, seqlen), float("-inf"), dtype=wide) if settings.lse else None
     for place in range(min(rate, seqlen, k.shape[2])):

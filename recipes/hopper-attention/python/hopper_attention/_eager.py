@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from ._words import Words, visible
+from ._words import Words, answer_dtype, visible
 
 
 def eager(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, words: Words) -> tuple[torch.Tensor, torch.Tensor]:
@@ -15,8 +15,12 @@ def eager(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, words: Words) -> tu
 
     A query that sees no key gives zeros, and -inf for the log-sum-exp; gradients through both are finite.
     """
+    with torch.autocast(q.device.type, enabled=False):  # it would narrow the products, and the scores with them
+        return _wide(q, k, v, words)
+
+
+def _wide(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, words: Words) -> tuple[torch.Tensor, torch.Tensor]:
     wide = torch.float64 if q.dtype == torch.float64 else torch.float32
-    narrow = torch.bfloat16 if q.dtype == torch.float8_e4m3fn else q.dtype
     scores = _scores(q.to(wide), k.to(wide), words)
     peak = scores.detach().amax(-1, keepdim=True) if k.shape[1] else scores.new_zeros((*scores.shape[:-1], 1))
     peak = peak.masked_fill(peak == float("-inf"), 0.0)
@@ -29,7 +33,7 @@ def eager(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, words: Words) -> tu
         weights = torch.nn.functional.dropout(weights, words.dropout)
     out = weights @ by_heads(v.to(wide), q.shape[2])
     lse = (torch.log(total) + peak).masked_fill(blind, float("-inf")).squeeze(-1)
-    return out.transpose(1, 2).to(narrow), lse
+    return out.transpose(1, 2).to(answer_dtype(q.dtype)), lse
 
 
 def _scores(q: torch.Tensor, k: torch.Tensor, words: Words) -> torch.Tensor:

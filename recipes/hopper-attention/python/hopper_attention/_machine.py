@@ -6,6 +6,7 @@ A package is imported when it is first asked about, and never again: one that fa
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -22,6 +23,15 @@ NAMES = {
     "flash_attention": ("flash_attention", "flash_attention"),
 }
 """The function of each package and the module that it is in."""
+_OF_ALL = frozenset({"softmax_scale", "causal"})
+_OF_FA3 = _OF_ALL | {"window_size", "softcap", "deterministic", "return_attn_probs"}
+WORDS = {
+    "fa3_fwd": _OF_FA3,
+    "flash_attn_3": _OF_FA3,
+    "flash_attn": _OF_FA3 | {"dropout_p"},
+    "flash_attention": _OF_ALL | {"bias", "mask", "dropout", "return_lse"},
+}
+"""What each function is told by name; older versions of some packages lack a word, and would fail at every call."""
 FUNCTIONS: dict[str, Callable[..., Any]] = {}
 """The functions found so far. A dictionary, because torch.compile can look into one, and cannot trace an import."""
 
@@ -41,11 +51,15 @@ def find(backend: str) -> Found:
         return Found(problem=f"{package} is not installed")
     module, function = NAMES[backend]
     try:
-        FUNCTIONS[backend] = getattr(importlib.import_module(module), function)
+        called = getattr(importlib.import_module(module), function)
     except (ImportError, OSError) as error:
         return Found(version=found, problem=f"{package} does not import: {' '.join(str(error).split())}")
     except AttributeError:
         return Found(version=found, problem=f"{package} has no {module}.{function}")
+    lacking = sorted(WORDS[backend] - inspect.signature(called).parameters.keys())
+    if lacking:
+        return Found(version=found, problem=f"{package} is of another version: {function} takes no {lacking[0]}")
+    FUNCTIONS[backend] = called
     return Found(version=found, switches=_switches(backend))
 
 

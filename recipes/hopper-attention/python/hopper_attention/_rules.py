@@ -29,6 +29,7 @@ LSE_GRADIENT = "gradient of the log-sum-exp"
 MERGE_GRADIENT = "gradient of the log-sum-exp of parts that are merged"
 DETERMINISTIC = "backward pass that is the same every run"
 VALUE_HEAD_DIM = "value head dim beside another of q and k"
+ONE_POSITION = "answer for a single query or key"
 EMPTY = "answer to tensors without elements"
 
 FEATURES = (
@@ -48,6 +49,7 @@ FEATURES = (
     MERGE_GRADIENT,
     DETERMINISTIC,
     VALUE_HEAD_DIM,
+    ONE_POSITION,
     EMPTY,
 )
 EVERYTHING = frozenset(FEATURES)
@@ -151,10 +153,10 @@ def _named(verdict: Verdict) -> str:
     return f"{verdict.backend} {verdict.version}" if verdict.version else verdict.backend
 
 
-# The kernels of FA2, FA3 and SDPA read 16 bytes at once. What was never seen to be right on a GPU by the smoke tests is
-# left out: cuDNN with dropout, SDPA under deterministic algorithms, wider value heads in FA3, and the backward passes
-# of FA2 and FA3 for parts that are merged, which `_parts` would serve as it does SDPA's.
-_FA3_FEATURES = frozenset({CAUSAL, UNALIGNED, WINDOW, SOFTCAP, GRADIENTS, LSE, DETERMINISTIC})
+# The kernels of FA2, FA3 and SDPA read 16 bytes at once. Left out is what no GPU has shown: cuDNN with dropout, SDPA
+# under deterministic algorithms, wider value heads in FA3, and the backward passes of FA2 and FA3 for parts that are
+# merged. Those of SDPA are in, though no GPU has shown them yet: their formula is shown by the CPU's kernel in float64.
+_FA3_FEATURES = frozenset({CAUSAL, UNALIGNED, WINDOW, SOFTCAP, GRADIENTS, LSE, DETERMINISTIC, ONE_POSITION})
 _FA3_DTYPES = {BFLOAT16: _HOPPER, FLOAT16: _HOPPER, FLOAT8: _HOPPER}
 _HALVES = {BFLOAT16: _AMPERE, FLOAT16: _AMPERE}
 
@@ -191,7 +193,9 @@ BACKENDS: Mapping[str, Backend] = {
             multiple=8,
             largest=256,
             wide_backward=False,
-            features=frozenset({CAUSAL, UNALIGNED, WINDOW, SOFTCAP, DROPOUT, GRADIENTS, LSE, DETERMINISTIC}),
+            features=frozenset(
+                {CAUSAL, UNALIGNED, WINDOW, SOFTCAP, DROPOUT, GRADIENTS, LSE, DETERMINISTIC, ONE_POSITION}
+            ),
             apart=((SOFTCAP, DROPOUT), (LSE, DROPOUT)),
         ),
         Backend(
@@ -209,7 +213,7 @@ BACKENDS: Mapping[str, Backend] = {
             dtypes=_HALVES,
             multiple=8,
             largest=128,
-            features=frozenset({CAUSAL, GRADIENTS, LSE, MERGE_GRADIENT}),
+            features=frozenset({CAUSAL, GRADIENTS, LSE, MERGE_GRADIENT}),  # torch refuses it a single key, or query
         ),
         Backend(
             name="sdpa_flash",
@@ -219,7 +223,7 @@ BACKENDS: Mapping[str, Backend] = {
             multiple=8,
             largest=256,
             wide_backward=False,
-            features=frozenset({CAUSAL, DROPOUT, GRADIENTS, LSE, MERGE_GRADIENT}),
+            features=frozenset({CAUSAL, DROPOUT, GRADIENTS, LSE, MERGE_GRADIENT, ONE_POSITION}),
             apart=((LSE, DROPOUT),),
         ),
         Backend(
@@ -228,7 +232,7 @@ BACKENDS: Mapping[str, Backend] = {
             package=PYTORCH,
             dtypes={BFLOAT16: _AMPERE, FLOAT16: _VOLTA, FLOAT32: _VOLTA},
             multiple=8,
-            features=frozenset({CAUSAL, UNALIGNED, WINDOW, MASK, BIAS, DROPOUT, GRADIENTS}),
+            features=frozenset({CAUSAL, UNALIGNED, WINDOW, MASK, BIAS, DROPOUT, GRADIENTS, ONE_POSITION}),
         ),
         Backend(
             name="sdpa_math",
@@ -251,8 +255,8 @@ BACKENDS: Mapping[str, Backend] = {
 
 # Measured on an H200 with torch 2.11 (benchmarks/attention_choice.py), forward at head dim 128: FA3 is up to 1.2 times
 # as fast as cuDNN from 2048 tokens on, and equal at 512; cuDNN is 1.3 to 2 times as fast as torch's FA2, both passes
-# too. On A100 and its kin torch itself prefers FA2 to cuDNN; nothing was measured there. Order never decides whether an
-# answer is right.
+# too. On A100 and its kin torch itself prefers FA2 to cuDNN; nothing was measured there, nor FA3's own kernels of head
+# dims other than 128, nor again since these orders were set. Order never decides whether an answer is right.
 _PLAIN = ("flash_attention", "sdpa_efficient", "sdpa_math", "eager")
 _ORDERS: tuple[tuple[Capability, tuple[str, ...]], ...] = (
     (_HOPPER, ("fa3_fwd", "flash_attn_3", "sdpa_cudnn", "flash_attn", "sdpa_flash", *_PLAIN)),
@@ -289,7 +293,8 @@ def reason_against(backend: Backend, found: Found, call: Call) -> str | None:
     if found.problem is not None:
         return found.problem
     able = trim(backend, found.switches) if found.switches else backend
-    return _device_reason(able, call) or _tensor_reason(able, call) or _feature_reason(able, call)
+    on_device = device_reason(able, call.device, call.capability)
+    return on_device or _tensor_reason(able, call) or _feature_reason(able, call)
 
 
 def device_reason(backend: Backend, device: str, capability: Capability | None) -> str | None:
@@ -300,10 +305,6 @@ def device_reason(backend: Backend, device: str, capability: Capability | None) 
         within = oldest <= capability and (backend.newest is None or capability <= backend.newest)
         return None if within else f"{runs}, and this is {_dot(capability)}"
     return None if backend.anywhere else f"{runs}, and this is {device}"
-
-
-def _device_reason(backend: Backend, call: Call) -> str | None:
-    return device_reason(backend, call.device, call.capability)
 
 
 def _tensor_reason(backend: Backend, call: Call) -> str | None:
@@ -353,7 +354,7 @@ def _dot(capability: Capability) -> str:
 def speed_order(found: Mapping[str, Found], call: Call) -> tuple[str, ...]:
     """Every backend, the fastest first, for a call on a GPU; without one the order is that of the oldest.
 
-    Measured on an H200, as above:
+    Measured on an H200, as above, with flash-attn-fp32 before it multiplied on tensor cores:
 
     | call                                                    | is taken later                                      |
     |---------------------------------------------------------|-----------------------------------------------------|

@@ -35,6 +35,11 @@ class Words:
     deterministic: bool = False
 
 
+def answer_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of an output for inputs of a dtype: its own, of float8 bfloat16."""
+    return torch.bfloat16 if dtype == torch.float8_e4m3fn else dtype
+
+
 def settle(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -56,8 +61,8 @@ def settle(
     check_added("bias", bias, q, k)
     if not 0.0 <= dropout <= 1.0:
         raise ValueError(f"dropout is {dropout} and should be from 0 to 1")
-    if softcap < 0.0:
-        raise ValueError(f"softcap is {softcap} and should not be negative")
+    if not 0.0 <= softcap < float("inf"):
+        raise ValueError(f"softcap is {softcap} and should be finite and not negative")
     if window is not None and (len(window) != 2 or min(window) < -1):
         raise ValueError(f"window is {window} and should be (keys before, keys behind), -1 for no bound")
     causal, settled = _settled(q.shape[1], causal, None if window is None else (window[0], window[1]))

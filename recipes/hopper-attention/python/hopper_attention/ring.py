@@ -17,8 +17,10 @@ import torch
 import torch.distributed as dist
 from torch.autograd.function import once_differentiable
 
+from ._attention import autocast
 from ._dilated import Dilation, Selection, Settings, attend, check_lengths, dilations, local_part, put_together
 from ._merge import Part, by_rows, merge
+from ._words import answer_dtype
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,10 +73,11 @@ def ring_attention(
     Shards must be of one length on all ranks, and all ranks must call it, forward and backward. With dropout each rank
     draws from a generator of its own, which should be seeded differently on each.
     """
+    q, k, v = autocast(q, k, v)  # here, for backward has no autocast and should attend as forward did
     check_lengths(q, k)
     settings = Settings(causal=causal, scale=scale, dropout=dropout, backend=backend, lse=True)
     ring = Ring.of_segment(group, dist.get_world_size(group))
-    return _rotated(q, k, v, ring, settings)[0].to(q.dtype)
+    return _rotated(q, k, v, ring, settings)[0].to(answer_dtype(q.dtype))
 
 
 def ring_dilated_attention(
@@ -96,12 +99,15 @@ def ring_dilated_attention(
     several shards only the selected positions travel. Of dropout the same is true as in
     `ring_attention`.
     """
+    q, k, v = autocast(q, k, v)  # here, for backward has no autocast and should attend as forward did
     check_lengths(q, k)
     pairs = dilations(segment_lengths, dilation_rates)
     for pair in pairs:
         _check_fit(pair, q.shape[1])
     settings = Settings(causal=causal, scale=scale, dropout=dropout, backend=backend, lse=True)
-    return put_together([_part(q, k, v, pair=pair, settings=settings, group=group) for pair in pairs], q.dtype)
+    return put_together(
+        [_part(q, k, v, pair=pair, settings=settings, group=group) for pair in pairs], answer_dtype(q.dtype)
+    )
 
 
 def _check_fit(pair: Dilation, shard: int) -> None:
