@@ -86,7 +86,7 @@ def most_together(needs: Sequence[Need], budget: int) -> int:
         return 0
     at_peak = min(need.peak - need.later for need in needs)
     held = accumulate(sorted(need.later for need in needs), initial=at_peak)
-    return sum(size <= budget for size in held) - 1 if at_peak <= budget else 0
+    return sum(total <= budget for total in held) - 1 if at_peak <= budget else 0
 
 
 def _max_jobs(

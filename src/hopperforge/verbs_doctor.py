@@ -11,24 +11,21 @@ from hopperforge.errors import (
     NodeTroubleError,
     NothingFitsError,
     NotInstalledError,
-    ToolError,
     UnreadableIndexError,
 )
 from hopperforge.model.request import Request
 from hopperforge.node.single_file import doctor_source
 from hopperforge.run.engines import diagnose
-from hopperforge.run.files import make_folder, temporary_folder
-from hopperforge.run.process import run
 from hopperforge.verbs import Call
-from hopperforge.verbs_packages import find_interpreter
+from hopperforge.verbs_node import run_program
 
 _HINT: Final = "nox -s doctor -- node index=https://wheels.example/fa3   # or: nox -s doctor -- engine"
 _OPTIONS: Final = ("index", "project", "profile", "cuda", "torch", "gpu")
-_ENDS: Final[Mapping[int, tuple[type[HopperforgeError], str]]] = {
-    20: (NotInstalledError, "a wheel of the index fits this machine, and it is not installed"),
-    21: (NodeTroubleError, "the doctor found something wrong; what, and how to mend it, is above"),
-    22: (NothingFitsError, "no wheel of the index fits this machine; the reasons are above"),
-    23: (UnreadableIndexError, "the index cannot be read; the reason is above"),
+_ENDS: Final[Mapping[type[HopperforgeError], str]] = {
+    NotInstalledError: "a wheel of the index fits this machine, and it is not installed",
+    NodeTroubleError: "the doctor found something wrong; what, and how to mend it, is above",
+    NothingFitsError: "no wheel of the index fits this machine; the reasons are above",
+    UnreadableIndexError: "the index cannot be read; the reason is above",
 }
 
 
@@ -56,21 +53,8 @@ def _node(call: Call, words: Mapping[str, str]) -> None:
     """Run the doctor in the Python that is to use the package: ours has no torch."""
     if "index" not in words:
         raise InputError("which index? the word index= is missing", hint=_HINT)
-    python = find_interpreter(words.get("interpreter", "python3"), call.workspace.environ)
     # the program runs elsewhere than we do
     index = words["index"] if "://" in words["index"] else str(Path(words["index"]).absolute())
     options = [f"--{name}={value}" for name, value in {**words, "index": index}.items() if name in _OPTIONS]
-    with temporary_folder(make_folder(call.workspace.work), "doctor") as folder:
-        program = folder / "doctor.py"
-        program.write_bytes(doctor_source())
-        ended = run(
-            (python, program, *options, *(["--json"] if call.as_json else [])),
-            cwd=call.workspace.project,
-            env=call.workspace.environ,
-            on_line=call.answer,
-        )
-    if ended.status in _ENDS:
-        kind, sentence = _ENDS[ended.status]
-        raise kind(sentence)
-    if ended.status != 0:
-        raise ToolError(f"{python} cannot run the doctor", detail=ended.tail[-5:], hint="interpreter=/path/to/python3")
+    interpreter = words.get("interpreter", "python3")
+    run_program(call, "the doctor", doctor_source(), options, interpreter=interpreter, ends=_ENDS)

@@ -16,24 +16,23 @@ from hopperforge.errors import (
     NotInstalledError,
     SmokeError,
     StorageError,
-    ToolError,
     TrustError,
 )
 from hopperforge.node.gpu.single_program import node_program
 from hopperforge.node.gpu.words import WordsError, parse_bench, parse_memory, parse_verify
-from hopperforge.run.files import make_folder, temporary_folder, write_atomic
-from hopperforge.run.process import run
+from hopperforge.run.files import write_atomic
 from hopperforge.verbs import Call
-from hopperforge.verbs_packages import find_interpreter
+from hopperforge.verbs_node import run_program
 
 _OWN: Final = ("interpreter", "program")
 _PATHS: Final = ("out", "key", "record")
-_ENDS: Final[Mapping[int, tuple[type[HopperforgeError], str]]] = {
-    10: (SmokeError, "a check on the GPU failed, or could not be made; see above"),
-    11: (StorageError, "the results cannot be written; see above"),
-    12: (TrustError, "the package is not proven by a signature; see above"),
-    20: (NotInstalledError, "the package is not installed in that Python; see above"),
-    21: (NodeTroubleError, "something is wrong on this machine; what, and how to mend it, is above"),
+_ENDS: Final[Mapping[type[HopperforgeError], str]] = {
+    InputError: "that Python refused the words, or a file that they name; see above",
+    SmokeError: "a check on the GPU failed, or could not be made; see above",
+    StorageError: "the results cannot be written; see above",
+    TrustError: "the package is not proven by a signature; see above",
+    NotInstalledError: "the package is not installed in that Python; see above",
+    NodeTroubleError: "something is wrong on this machine; what, and how to mend it, is above",
 }
 
 
@@ -64,21 +63,8 @@ def _measure(call: Call, verb: str, parse: Callable[[Sequence[str]], object]) ->
     if "program" in own:
         _write_program(call, Path(own["program"]), (verb, *words))
         return
-    python = find_interpreter(own.get("interpreter", "python3"), call.workspace.environ)
-    with temporary_folder(make_folder(call.workspace.work), verb) as folder:
-        program = folder / "node.pyz"
-        program.write_bytes(node_program())
-        ended = run(
-            (python, program, verb, *map(_absolute, words), *(["--json"] if call.as_json else [])),
-            cwd=call.workspace.project,
-            env=call.workspace.environ,
-            on_line=call.answer,
-        )
-    if ended.status in _ENDS:
-        kind, sentence = _ENDS[ended.status]
-        raise kind(sentence)
-    if ended.status != 0:
-        raise ToolError(f"{python} cannot run {verb}", detail=ended.tail[-5:], hint="interpreter=/path/to/python3")
+    there = (verb, *map(_absolute, words))
+    run_program(call, verb, node_program(), there, interpreter=own.get("interpreter", "python3"), ends=_ENDS)
 
 
 def _absolute(word: str) -> str:

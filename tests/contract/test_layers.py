@@ -38,6 +38,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "verbs_doctor",
         "verbs_gpu",
         "verbs_index",
+        "verbs_node",
         "verbs_packages",
         "verbs_proof",
         "verbs_serve",

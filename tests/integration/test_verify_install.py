@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from tests.integration.fake_node import H100, smi, torch
 from tests.unit.node_zoo import OURS, distribution
 
 from hopperforge.node.gpu.single_program import node_program
+from hopperforge.stages.attest import make_keys
 
 pytestmark = pytest.mark.integration
 
@@ -44,10 +46,10 @@ def node(home: Path, interface: bytes) -> None:
     (home / "node.pyz").write_bytes(node_program())
 
 
-def verify(home: Path, **changes: str) -> tuple[int, dict[str, dict[str, Any]]]:
-    environment = {"PATH": f"{home / 'bin'}:/usr/bin:/bin", "PYTHONPATH": str(home / "site"), **changes}
+def verify(home: Path, *words: str) -> tuple[int, dict[str, dict[str, Any]]]:
+    environment = {"PATH": f"{home / 'bin'}:/usr/bin:/bin", "PYTHONPATH": str(home / "site")}
     done = subprocess.run(
-        [sys.executable, "-S", home / "node.pyz", "verify-install", "--json"],
+        [sys.executable, "-S", home / "node.pyz", "verify-install", *words, "--json"],
         env=environment,
         capture_output=True,
         text=True,
@@ -77,6 +79,17 @@ def test_a_package_that_cannot_be_imported_is_never_run(tmp_path: Path) -> None:
     assert status == 21
     assert "undefined symbol: aoti_torch" in links["import"]["what"]
     assert links["numbers"]["state"] == "not checked"
+
+
+def test_with_a_key_nothing_of_a_package_runs_that_is_not_proven(tmp_path: Path) -> None:
+    node(tmp_path, f"open({str(tmp_path / 'was run')!r}, 'w')\n".encode())
+    _, public = make_keys(tmp_path / "keys", "release", now=datetime.now(UTC), days=1)
+    status, links = verify(tmp_path, "fa3-fwd", f"key={public}")
+    assert status == 12
+    assert {links[name]["state"] for name in ("signature", "import", "numbers", "speed")} == {"not checked"}
+    assert not (tmp_path / "was run").exists()
+    verify(tmp_path)
+    assert (tmp_path / "was run").exists()
 
 
 def test_no_driver_leaves_the_kernels_unchecked(tmp_path: Path) -> None:

@@ -288,17 +288,25 @@ def test_gate_import_refuses_a_package_that_does_not_import() -> None:
     assert said.startswith("import no_such_package fails: ModuleNotFoundError")
 
 
-def test_metadata_must_say_that_it_is_for_all(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("member", "true", "lie", "said"),
+    [
+        ("WHEEL", b"Purelib: true", b"Purelib: false", "WHEEL does not say Root-Is-Purelib: true"),
+        ("METADATA", b"Requires-Python: >=3.9", b"Requires-Python: >=3.8", "Requires-Python is >=3.8, expected >=3.9"),
+    ],
+)
+def test_metadata_must_say_that_it_is_for_all(member: str, true: bytes, lie: bytes, said: str, tmp_path: Path) -> None:
     given = inputs(tmp_path)
     (tmp_path / "out").mkdir()
     wheel = make_python_wheel(given, tmp_path / "out")
     with zipfile.ZipFile(wheel.path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
-    lied = members["plain-1.0.0.dist-info/WHEEL"].replace(b"Purelib: true", b"Purelib: false")
-    zoo.write(wheel.path.parent, {**members, "plain-1.0.0.dist-info/WHEEL": lied}, name=wheel.path.name)
+    place = f"plain-1.0.0.dist-info/{member}"
+    assert true in members[place]
+    zoo.write(wheel.path.parent, {**members, place: members[place].replace(true, lie)}, name=wheel.path.name)
     with pytest.raises(GateError) as caught:
         judge(tmp_path, wheel, given)
-    assert "metadata: WHEEL does not say Root-Is-Purelib: true" in caught.value.detail
+    assert f"metadata: {said}" in caught.value.detail
 
 
 # The record, the bill, the signature's statement.

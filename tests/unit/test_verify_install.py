@@ -119,6 +119,9 @@ def test_a_package_that_is_missing_changed_or_of_another_wheel_breaks_the_link(s
     shutil.rmtree(site)
     distribution(site, "fa3-fwd", "3.0.0", OURS)
     assert "is no whole wheel" in found(site, wheel).what
+    with zipfile.ZipFile(wheel.path, "w") as archive:
+        archive.writestr("fa3_fwd-3.0.0.dist-info/RECORD", "fa3_fwd-3.0.0.dist-info/RECORD,,\n")
+    assert "is no whole wheel: its RECORD proves no file" in found(site, wheel).what
 
 
 @pytest.fixture

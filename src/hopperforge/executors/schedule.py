@@ -1,8 +1,10 @@
 """Which task starts when: pure functions over expected costs. Executors only obey them.
 
-Costs are expectations, in seconds and bytes; what a task does is not known here. What a task needs never grows: its
-peak is set aside from the start, and where it is known to need less later (`model.pack.Calm`), less from then on. So
-what fits now fits ever after beside those that run, and looking ahead is needed only for when others can start.
+Costs are expectations, in seconds and bytes; what a task does is not known here. At one pace what a task needs never
+grows: its peak is set aside from the start, and where it is known to need less later (`model.pack.Calm`), less from
+then on. So what fits now fits ever after beside those that run, and looking ahead is needed only for when others can
+start.
+Where the pace turns out to be slower, a peak that was taken to be over is set aside again, and starts wait for it.
 """
 
 from collections.abc import Sequence

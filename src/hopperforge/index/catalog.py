@@ -122,6 +122,11 @@ class Entry:
         return _cuda(self.toolkit) if self.toolkit else None
 
     @property
+    def torch_free(self) -> bool:
+        """Whether it has nothing to do with a torch: it binds to none and requires none."""
+        return self.abi is AbiClass.NONE and self.torch is None
+
+    @property
     def path(self) -> str:
         """Where the file is, from the root of the index."""
         return f"pool/{self.project}/{self.file}"

@@ -14,7 +14,6 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from hopperforge.index.catalog import Catalog, Entry
 from hopperforge.index.pages import EVERYTHING, cudas_of, shelves_of
-from hopperforge.model.cell import AbiClass
 from hopperforge.model.versions import CudaVersion, PythonVersion, TorchVersion
 
 # What users may have, whether a package of the catalog names it or not: those of matrix.yaml, as a test sees to.
@@ -73,10 +72,9 @@ def served_by(entry: Entry, choices: Choices) -> Served:
     listed = [cuda for cuda in choices.cudas if any(shelf != EVERYTHING for shelf in shelves_of(entry, (cuda,)))]
     torches = {cell.torch for cell in entry.cells} | _allowed(_torch_specifier(entry.torch), choices.torches)
     pythons = {cell.python for cell in entry.cells} | _allowed(entry.requires_python, choices.pythons)
-    free = entry.abi is AbiClass.NONE and entry.torch is None
     return Served(
         cudas=tuple(map(str, listed)),
-        torches=tuple(one for one in choices.torches if one in torches or free),
+        torches=tuple(one for one in choices.torches if one in torches or entry.torch_free),
         pythons=tuple(one for one in choices.pythons if one in pythons),
         gpus=tuple(dict.fromkeys(GPUS.get(code, code) for code in sorted(entry.architectures or GPUS, reverse=True))),
     )

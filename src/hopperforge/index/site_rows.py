@@ -100,7 +100,7 @@ def _row(entry: Entry, choices: Choices, scale: int) -> Row:
         anchor=anchor_of(entry),
         served=served,
         cuda=ranges(served.cudas, [str(cuda) for cuda in choices.cudas]),
-        torch=ANY if _free(entry) else ranges(served.torches, choices.torches),
+        torch=ANY if entry.torch_free else ranges(served.torches, choices.torches),
         python=ranges(served.pythons, choices.pythons),
         machines=tuple(sorted({machine for _, machine in tags})),
         glibc=_floor(floor for floor, _ in tags),
@@ -117,11 +117,6 @@ def _row(entry: Entry, choices: Choices, scale: int) -> Row:
         gates=_gate_items(entry.gates),
         cells=_cells(entry),
     )
-
-
-def _free(entry: Entry) -> bool:
-    """Whether it has nothing to do with a torch: it binds to none and requires none."""
-    return entry.abi is AbiClass.NONE and entry.torch is None
 
 
 def anchor_of(entry: Entry) -> str:
@@ -183,11 +178,11 @@ def _floor(floors: Iterable[tuple[int, int] | None]) -> str:
 
 def _cells(entry: Entry) -> str:
     """Write the cells of the record: each torch with its CUDA, then the Pythons."""
-    if entry.cells and entry.requires and entry.abi is AbiClass.NONE and entry.torch is None:
+    if entry.cells and entry.requires and entry.torch_free:
         return f"{', '.join(entry.requires)}, in any Python"
     if not entry.cells:
         return "none"
-    if _free(entry):
+    if entry.torch_free:
         return "any torch and Python, or none"
     if entry.abi is AbiClass.NONE:
         return f"{entry.torch}, any Python and any CUDA"

@@ -28,7 +28,7 @@ _NATIVE: Final = {
     b"PK\x03\x04": "an archive",
     b"\x1f\x8b": "an archive",
 }
-_RUN_AT_START: Final = (".pth", ".pyc", ".so", ".pyd")
+_NO_SOURCES: Final = (".pth", ".pyc", ".so", ".pyd")
 
 
 @gate("pure")
@@ -40,7 +40,7 @@ def pure_gate(wheel: WheelArchive, *, package: str) -> str:
         [
             *([] if tag == PURE_TAG else [f"the wheel is tagged {tag}, not {PURE_TAG}"]),
             *(f"{name} is {what}" for name, data in wheel.files.items() if (what := _native(data)) is not None),
-            *(f"{name} is no source" for name in own if name.endswith(_RUN_AT_START)),
+            *(f"{name} is no source" for name in own if name.endswith(_NO_SOURCES)),
             *(f"{name} is outside {package}" for name in own if not name.startswith(f"{package}/")),
             *(f"{name} has an executable bit" for name in sorted(wheel.runnable)),
             *([] if f"{package}/__init__.py" in wheel.files else [f"{package}/__init__.py is missing"]),
@@ -55,12 +55,16 @@ def _native(data: bytes) -> str | None:
 
 @gate("modules")
 def modules_gate(wheel: WheelArchive, *, package: str, requires: Sequence[str], requires_python: str) -> str:
-    """Check that every module is of the oldest Python promised, and imports only what is in it or required."""
+    """Check that every module is of the oldest Python promised, and states imports of what is in it or required alone.
+
+    What a module imports by a text, as by importlib, is not seen: that is how it takes what may be missing.
+    """
     oldest = tuple(map(int, re.findall(r"\d+", requires_python)))
     own = frozenset({package, *(Requirement(text).name.replace("-", "_") for text in requires)})
     modules = sorted(name for name in wheel.files if name.endswith(".py"))
     refuse_if(reason for name in modules for reason in _module(name, wheel.files[name], (oldest[0], oldest[1]), own))
-    return f"{len(modules)} modules of Python {'.'.join(map(str, oldest))}, which import {', '.join(sorted(own))} alone"
+    names = ", ".join(sorted(own))
+    return f"{len(modules)} modules of Python {'.'.join(map(str, oldest))}, whose import statements name {names} alone"
 
 
 def _module(name: str, data: bytes, oldest: tuple[int, int], allowed: frozenset[str]) -> Iterable[str]:

@@ -61,14 +61,20 @@ def verify_python(
 ) -> VerifiedWheel:
     """Run the gates of Python alone on a wheel; errors and words are those of `verify`."""
     wheel, recipe = read_wheel(repaired.path), build.recipe
-    package, requires = recipe.package.package, recipe.front.requires
+    package, requires, pythons = recipe.package.package, recipe.front.requires, recipe.front.requires_python
     results = (
-        gates.metadata_gate(wheel, distribution=recipe.package.distribution, version=build.version, requires=requires),
+        gates.metadata_gate(
+            wheel,
+            distribution=recipe.package.distribution,
+            version=build.version,
+            requires=requires,
+            requires_python=pythons,
+        ),
         gates.record_gate(wheel),
         sbom_gate(wheel, contents=contents),
         licences_gate(wheel, licences=contents.licences),
         pure_gate(wheel, package=package),
-        modules_gate(wheel, package=package, requires=requires, requires_python=recipe.front.requires_python),
+        modules_gate(wheel, package=package, requires=requires, requires_python=pythons),
         gates.paths_gate(wheel, private=private_texts(workspace, host), library=False),
         gates.size_gate(wheel, budget=build.profile.budget, library=False),
         install_gate(wheel, workspace=workspace),

@@ -26,6 +26,14 @@ _SDPA = {
 }
 
 
+class NothingMeasuredError(Exception):
+    """Nothing can be measured here; the text says why, `hint` is what to do."""
+
+    def __init__(self, why: str, hint: str) -> None:
+        self.hint = hint
+        super().__init__(why)
+
+
 @dataclass(frozen=True)
 class Backend:
     """An implementation; `backward` says whether it gives gradients."""
@@ -58,6 +66,15 @@ def find_backends(torch: Any, names: Iterable[str]) -> tuple[tuple[Backend, ...]
     tried = [_tried(torch, name) for name in names]
     found = tuple(one for one in tried if isinstance(one, Backend))
     return found, tuple(one for one in tried if isinstance(one, Absent))
+
+
+def need_backends(torch: Any, names: Iterable[str]) -> tuple[tuple[Backend, ...], tuple[Absent, ...]]:
+    """Do as `find_backends`; NothingMeasuredError where none of them can be imported."""
+    found, absent = find_backends(torch, names)
+    if not found:
+        reasons = "; ".join(f"{one.name}: {one.reason}" for one in absent)
+        raise NothingMeasuredError(f"no implementation that was asked for is here: {reasons}", "leave backends= out")
+    return found, absent
 
 
 def _tried(torch: Any, name: str) -> Backend | Absent:

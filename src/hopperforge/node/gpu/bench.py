@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Callable
 
-from hopperforge.node.gpu.backends import FOREIGN, Absent, Backend, find_backends, first_line
+from hopperforge.node.gpu.backends import FOREIGN, Absent, Backend, first_line, need_backends
 from hopperforge.node.gpu.clocks import Clocks, Meter, Reading
 from hopperforge.node.gpu.inputs import bound_of, error_of, make_inputs, task_of
 from hopperforge.node.gpu.timing import Spread, Task, Timer
@@ -57,8 +57,11 @@ class Bench:
 
 
 def run_bench(torch: Any, asked: BenchWords, meter: Meter, on_rows: Callable[[Sequence[Row]], None]) -> Bench:
-    """Measure everything; `on_rows` is told the rows of each shape as soon as it is done."""
-    backends, absent = find_backends(torch, asked.backends)
+    """Measure everything; `on_rows` is told the rows of each shape as soon as it is done.
+
+    NothingMeasuredError where there is no implementation to measure.
+    """
+    backends, absent = need_backends(torch, asked.backends)
     before = meter.read()
     contest = _Contest(torch, asked, meter)
     first = contest.matmul()

@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Callable
 
-from hopperforge.node.gpu.backends import FOREIGN, first_line
+from hopperforge.node.gpu.backends import FOREIGN, NothingMeasuredError, first_line
 from hopperforge.node.gpu.bench import Bench, Row, run_bench
 from hopperforge.node.gpu.chain import GPU, exit_code, page
 from hopperforge.node.gpu.chart import chart
@@ -33,11 +33,8 @@ from hopperforge.node.looking import ask_cuda, ask_smi, isolated, join_driver
 from hopperforge.node.versions import dotted
 
 WRONG_WORDS, UNWRITABLE = 2, 11
+_ON_A_NODE = "run it on a node with a GPU, with the Python that has torch: interpreter=/path/to/python3"
 Verb = Callable[[Sequence[str], bool, datetime], int]
-
-
-class NoGpuError(Exception):
-    """Nothing can be measured here; the text says why."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -49,9 +46,8 @@ def main(argv: Sequence[str]) -> int:
         lines = [f"error: {error.sentence}", *(f"  {line}" for line in error.detail), f"hint: {error.hint}"]
         print("\n".join(lines), file=sys.stderr)
         return WRONG_WORDS
-    except NoGpuError as error:
-        hint = "run it on a node with a GPU, with the Python that has torch: interpreter=/path/to/python3"
-        print(f"error: {error}; nothing was measured\nhint: {hint}", file=sys.stderr)
+    except NothingMeasuredError as error:
+        print(f"error: {error}; nothing was measured\nhint: {error.hint}", file=sys.stderr)
         return GPU
     except OSError as error:
         print(f"error: {error.filename} cannot be written: {error.strerror}\nhint: out=FOLDER", file=sys.stderr)
@@ -134,15 +130,16 @@ VERBS: Mapping[str, Verb] = {
 
 
 def working_torch() -> Any:
-    """Import torch; NoGpuError says why it can run nothing here."""
+    """Import torch; NothingMeasuredError says why it can run nothing here."""
     try:
         torch = importlib.import_module("torch")
     except FOREIGN as error:
-        raise NoGpuError(f"torch cannot be imported by {sys.executable}: {first_line(error)}") from error
+        why = f"torch cannot be imported by {sys.executable}: {first_line(error)}"
+        raise NothingMeasuredError(why, _ON_A_NODE) from error
     if torch.version.cuda is None:
-        raise NoGpuError(f"torch {torch.__version__} is built without CUDA")
+        raise NothingMeasuredError(f"torch {torch.__version__} is built without CUDA", _ON_A_NODE)
     if not torch.cuda.is_available():
-        raise NoGpuError(f"torch {torch.__version__} finds no GPU")
+        raise NothingMeasuredError(f"torch {torch.__version__} finds no GPU", _ON_A_NODE)
     return torch
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hopperforge.node.gpu.backends import FOREIGN, Absent, Backend, find_backends, first_line
+from hopperforge.node.gpu.backends import FOREIGN, Absent, Backend, first_line, need_backends
 from hopperforge.node.gpu.inputs import make_inputs, task_of
 from hopperforge.node.gpu.words import MemoryWords, Shape
 
@@ -34,8 +34,8 @@ class Memory:
 
 
 def run_memory(torch: Any, asked: MemoryWords) -> Memory:
-    """Measure everything."""
-    backends, absent = find_backends(torch, asked.backends)
+    """Measure everything; NothingMeasuredError where there is no implementation to measure."""
+    backends, absent = need_backends(torch, asked.backends)
     peaks = [_peak(torch, backend, shape) for shape in asked.shapes() for backend in backends]
     return Memory(backends, absent, tuple(peaks))
 

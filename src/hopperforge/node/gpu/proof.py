@@ -84,11 +84,14 @@ def _as_shipped(one: Distribution, wheel: WheelFile, where: str) -> Link:
 
 
 def wheel_files(path: Path) -> dict[str, str]:
-    """Read the files of a wheel and their sha256, as its RECORD has them."""
+    """Read the files of a wheel and their sha256, as its RECORD has them; BadZipFile where that has no hash."""
     with zipfile.ZipFile(path) as archive:
         name = next((name for name in archive.namelist() if name.endswith(".dist-info/RECORD")), "RECORD")
         rows = csv.reader(archive.read(name).decode().splitlines())
-        return {row[0]: row[1].partition("sha256=")[2] for row in rows if len(row) > 1}
+        found = {row[0]: row[1].partition("sha256=")[2] for row in rows if len(row) > 1}
+    if not any(found.values()):
+        raise zipfile.BadZipFile("its RECORD proves no file")
+    return found
 
 
 def record_link(

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any
 
-from hopperforge.node.gpu.bench import Bench, Row
+from hopperforge.node.gpu.bench import MATMUL, Bench, Row
 from hopperforge.node.gpu.clocks import Reading, reasons_text
 from hopperforge.node.gpu.memory import Memory, Peak, growth
 from hopperforge.node.gpu.words import CHOOSER, Shape
@@ -62,9 +62,10 @@ def row_line(row: Row) -> str:
 def bench_lines(bench: Bench) -> list[str]:
     """Sum up: the peak, the clocks, who was fastest, and what was not here."""
     first, last = bench.matmul
+    peaks = f"{first:.1f} TFLOP/s before, {last:.1f} after"
     return [
         "",
-        f"bf16 matmul of 8192: {first:.1f} TFLOP/s before, {last:.1f} after; the better is what 'of matmul' counts in",
+        f"bf16 matmul of {MATMUL}: {peaks}; the better is what 'of matmul' counts in",
         f"before {_look(bench.before)}; after {_look(bench.after)}",
         f"highest SM clock {bench.highest_mhz or 'unknown'} MHz",
         "quartiles are those of single calls, each with an emptied L2 cache; the error is that of a short sequence",
@@ -149,7 +150,7 @@ def bench_json(machine: Machine, bench: Bench) -> dict[str, Any]:
     return {
         "bench": FORMAT,
         "machine": asdict(machine),
-        "matmul": {"dtype": "bf16", "size": 8192, "before": bench.matmul[0], "after": bench.matmul[1]},
+        "matmul": {"dtype": "bf16", "size": MATMUL, "before": bench.matmul[0], "after": bench.matmul[1]},
         "clocks": {
             "highest_mhz": bench.highest_mhz,
             "before": asdict(bench.before),

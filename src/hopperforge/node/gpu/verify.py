@@ -50,7 +50,10 @@ _HINT = "hopperforge verify-install wheelhouse/WHEEL key=PUBLIC.pem"
 
 
 def verify(asked: VerifyWords, paths: Sequence[str], now: datetime) -> tuple[Link, ...]:
-    """Look at every link, in the order in which they hold one another; `paths` are the folders of packages."""
+    """Look at every link, in the order in which they hold one another; `paths` are the folders of packages.
+
+    With keys, nothing of a package is run unless it is the wheel that one of them signed.
+    """
     wheel = _wheel(asked.subject)
     project = wheel.project if wheel else normal(asked.subject)
     keys = _keys(asked.keys)
@@ -59,13 +62,15 @@ def verify(asked: VerifyWords, paths: Sequence[str], now: datetime) -> tuple[Lin
     installed, one = installed_link(project, own, paths, wheel)
     place = Path(asked.record) if asked.record else wheel.beside(".json") if wheel else None
     recorded, record = record_link(place, one, wheel)
-    imported = _import_link(one, node)
+    signature = signature_link(wheel, keys, now)
+    proven = not keys or (installed.state == OK and signature.state == OK)
+    imported = _import_link(one, node) if proven else Link("import", UNCHECKED, "it is not proven, and was not run")
     broken = any(link.state in (FAILED, UNCHECKED) for link in (*machine, imported))
     return (
         *machine,
         installed,
         recorded,
-        signature_link(wheel, keys, now),
+        signature,
         imported,
         *(_not_on_gpu() if broken else _gpu_links(project, node, record)),
     )
