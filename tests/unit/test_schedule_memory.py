@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -69,6 +70,15 @@ def test_a_later_task_that_is_calm_by_then_does_not_put_the_first_off() -> None:
         queue = line_up([first, later], BUDGET)
         found = choose(queue, running, jobs=4, memory=BUDGET, now=0)
         assert found == (queue[1] if chosen else None)
+
+
+def test_a_later_task_is_expected_to_be_as_slow_as_those_that_run() -> None:
+    running = [flight(task("r", seconds=30, peak=3, later=None)), flight(task("s", seconds=20, peak=9, later=None))]
+    calm = task("c", seconds=40, peak=8, after=18 / LEAST_PACE, later=4)
+    queue = line_up([task("first", seconds=50, peak=13, later=None), calm], BUDGET)
+    assert choose(queue, running, jobs=4, memory=BUDGET, now=0) == queue[1]
+    running = [replace(each, pace=2 * LEAST_PACE) for each in running]  # calm at 36, and the first can start at 20
+    assert choose(queue, running, jobs=4, memory=BUDGET, now=0) is None
 
 
 COSTS = st.tuples(st.integers(0, 9), st.integers(0, 24), st.integers(0, 6), st.none() | st.integers(0, 100))

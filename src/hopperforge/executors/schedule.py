@@ -107,8 +107,9 @@ def choose(
     if not first.alone and first.task.cost.peak_rss <= free:
         return first
     begin, spare = _reservation(first, running, jobs=jobs, memory=memory, now=now)
+    pace = max(flight.pace for flight in running)  # theirs follows what has ended
     for waiting in later:
-        flight = take_off(waiting, now)
+        flight = take_off(waiting, now, pace)
         out_of_the_way = flight.end <= begin or flight.need(begin) <= spare
         if not waiting.alone and waiting.task.cost.peak_rss <= free and out_of_the_way:
             return waiting
