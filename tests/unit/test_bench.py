@@ -208,6 +208,13 @@ def test_a_row_says_time_spread_speed_share_error_clock_and_what_holds_it() -> N
     assert panel_lines([unknown])[3].endswith("unknown  unknown")
 
 
+def test_a_bench_in_which_nothing_was_timed_or_something_was_wrong_fails() -> None:
+    lacking = left_out("sdpa_flash", "ran out of memory")
+    assert bench(row(), lacking).sound
+    assert not bench(lacking).sound
+    assert not bench(row(), left_out("eager", "is wrong", error=0.3)).sound
+
+
 def test_the_summary_names_peak_fastest_absent_and_wrong() -> None:
     wrong = left_out("eager", "is wrong: relative error 3.0e-01, and 1e-02 is the bound", error=0.3)
     assert wrong.wrong

@@ -55,6 +55,11 @@ class Bench:
         """The GPU's own matmul peak in TFLOP/s: the better of the two."""
         return max(self.matmul)
 
+    @property
+    def sound(self) -> bool:
+        """Whether something was timed, and nothing computed something else than attention."""
+        return any(row.times is not None for row in self.rows) and not any(row.wrong for row in self.rows)
+
 
 def run_bench(torch: Any, asked: BenchWords, meter: Meter, on_rows: Callable[[Sequence[Row]], None]) -> Bench:
     """Measure everything; `on_rows` is told the rows of each shape as soon as it is done.
