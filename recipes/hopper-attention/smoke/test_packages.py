@@ -177,6 +177,7 @@ def test_a_package_is_called_within_a_graph(backend: str, monkeypatch: pytest.Mo
 PROBLEMS = {
     "import flash_attention_of_nobody": "flash-attn does not import: No module named 'flash_attention_of_nobody'",
     "raise OSError('libcuda.so.1:\\n  cannot open')": "flash-attn does not import: libcuda.so.1: cannot open",
+    "raise RuntimeError('registered twice')": "flash-attn does not import: registered twice",
     "": "flash-attn has no flash_attn.flash_attn_func",
     "def flash_attn_func(q, k, v, dropout_p, softmax_scale, causal, window_size, deterministic, return_attn_probs):\n"
     "    return q": "flash-attn is of another version: flash_attn_func takes no softcap",

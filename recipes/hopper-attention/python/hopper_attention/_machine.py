@@ -52,7 +52,7 @@ def find(backend: str) -> Found:
     module, function = NAMES[backend]
     try:
         called = getattr(importlib.import_module(module), function)
-    except (ImportError, OSError) as error:
+    except (ImportError, OSError, RuntimeError) as error:  # torch raises the last where operators are registered twice
         return Found(version=found, problem=f"{package} does not import: {' '.join(str(error).split())}")
     except AttributeError:
         return Found(version=found, problem=f"{package} has no {module}.{function}")
