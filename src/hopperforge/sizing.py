@@ -104,7 +104,7 @@ def _max_jobs(
         return jobs, f"MAX_JOBS {jobs}: the word jobs={above}{fewer}"
     allowed = min(cores.value, fit)
     if units is not None and units < allowed:
-        chosen, few = max(1, units), f", {_count(units, 'unit')} to compile"
+        chosen, few = max(1, units), f", for {_count(units, 'unit')}"
     else:
         chosen, few = max(1, allowed), ""
     return chosen, f"MAX_JOBS {chosen}: {by_cores}, {by_memory}{few}"

@@ -73,7 +73,7 @@ def test_each_number_has_one_sentence_that_names_the_deciding_limit() -> None:
 def test_what_is_free_now_and_few_units_are_explained() -> None:
     assert sized(machine(cores=9, memory=128, free=60), gencodes=3, units=2).reasons == (
         "memory 60.0 GiB: what is free now (MemAvailable), below 128.0 GiB (whole machine) less 12.8 GiB of headroom",
-        "MAX_JOBS 2: 9 cores (whole machine), 60.0 GiB / 5.3 GiB per unit = 11, 2 units to compile",
+        "MAX_JOBS 2: 9 cores (whole machine), 60.0 GiB / 5.3 GiB per unit = 11, for 2 units",
         "NVCC_THREADS 3: 3 GPU targets per unit, 9 cores (whole machine) / MAX_JOBS 2 = 4",
     )
 
