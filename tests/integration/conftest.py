@@ -13,11 +13,12 @@ from tests.integration.s3_server import S3Server, running_s3
 
 
 @pytest.fixture(scope="session")
-def venvs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def venvs(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Path:
     """Where every home keeps its venvs: a real torch has 5 GB, and modules that import beside the same one share it."""
     folder = tmp_path_factory.mktemp("venvs")
-    yield folder
-    shutil.rmtree(folder)
+    # at the very end, for removing so much can take longer than the last test has
+    pytestconfig.add_cleanup(lambda: shutil.rmtree(folder) if folder.exists() else None)
+    return folder
 
 
 @pytest.fixture(scope="module")

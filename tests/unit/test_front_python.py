@@ -439,10 +439,10 @@ def test_the_page_says_whom_it_serves() -> None:
 
 
 def test_a_flat_index_of_any_machines_takes_it() -> None:
-    names = ["plain-1.0.0-py3-none-any.whl", "fa3_fwd-3.0.0+cu130-cp39-abi3-manylinux_2_28_x86_64.whl"]
+    names = ["plain-1.0.0-py3-none-any.whl", "plain-1.1.0-py3-none-any.whl"]
     assert misfits(names, Machines(cuda=CudaVersion(13, 0))) == ()
     assert misfits(names, None) == ()
-    assert misfits([*names, "x-1.0-py3-none-linux_x86_64.whl"], Machines(cuda=CudaVersion(13, 0))) != ()
+    assert misfits([*names, "plain-1.2.0-py3-none-linux_x86_64.whl"], Machines(cuda=CudaVersion(13, 0))) != ()
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,13 @@ def test_without_machines_every_label_must_be_the_same() -> None:
     assert misfits([STABLE_124, FOREIGN], None) == (STABLE_124, FOREIGN)
 
 
+def test_a_file_of_python_alone_is_for_all_where_every_file_of_its_project_is() -> None:
+    python, newer = "fa3_fwd-99.0-py3-none-any.whl", "fa3_fwd-99.1-py3-none-any.whl"
+    assert misfits([python, newer], None) == misfits([python, newer], Machines(cuda=CudaVersion(12, 8))) == ()
+    assert misfits([STABLE_124, python], None) == (STABLE_124, python)
+    assert misfits([STABLE_124, python], Machines(cuda=CudaVersion(12, 8))) == (python,)
+
+
 @pytest.mark.parametrize("version", ["3.0.0+cu124", "3.0.0+cu130", "3.0.0+cu124torch2.6", "3.0.0+cu124.hdim128.bf16"])
 @pytest.mark.parametrize("cuda", ["12.4", "12.8", "13.0", "13.2"])
 @pytest.mark.parametrize("profile", [None, "hdim128-bf16"])

@@ -80,12 +80,15 @@ class Machines:
 
 
 def misfits(names: Iterable[str], machines: Machines | None) -> tuple[str, ...]:
-    """Name the files that may not lie on one flat index with the others, in order.
+    """Name the files of one project that may not lie on one flat index with the others, in order.
 
-    What holds no machine code is for all. For `machines`, those that are not theirs. Without, every file if the labels
-    are not all the same: nobody said which of them is right.
+    For `machines`, those that are not theirs. Without, every file if the labels are not all the same: nobody said
+    which of them is right. A project of Python alone has no labels and is for all; one such file among others is not,
+    for pip could take it in their place.
     """
-    labels = {name: Label.of_file(name) for name in names if not name.endswith(_FOR_ALL)}
+    labels = {name: Label.of_file(name) for name in names}
+    if all(name.endswith(_FOR_ALL) for name in labels):
+        return ()
     if machines is not None:
         return tuple(sorted(name for name, label in labels.items() if label is None or not machines.take(label)))
     return tuple(sorted(labels)) if len(set(labels.values())) > 1 else ()
