@@ -23,6 +23,8 @@ On a machine with more cores three can run side by side, each with its share, by
     python -m benchmarks.inline_vs_pack ... --way formula --cores 32-47 --memory 121 & wait
     python -m benchmarks.inline_vs_pack ... --cores 0-15     # compiles nothing any more, and prints the ratios
 
+The last one has to wait for all three: what has no figures yet it would compile.
+
 The whole profile takes 16 cores some 480 s as `pack` and 750 s as `inline`; --without leaves sources out, of all ways.
 Takes the machine's own CUDA toolkit. Run from a checkout, with hopperforge's dependencies.
 """

@@ -9,7 +9,7 @@ the machine to be slow, the executor takes it to be over later than that. A star
 than is set aside for it then; the exit status is 1 if there is one.
 
 Every two seconds the resident bytes of a compile's processes are added up, so pages they share count twice and what is
-held for less may be missed.
+held for less may be missed. Nothing else may compile the same units on the machine meanwhile: it would be added.
 """
 
 import argparse
@@ -79,7 +79,10 @@ _CURVE: Final = TypeAdapter(Curve)
 
 @dataclass(slots=True, kw_only=True)
 class Sampler:
-    """A thread that samples what every compile of this process holds, by the path of its unit."""
+    """A thread that samples what every compile on the machine holds, by the path of its unit.
+
+    Two of one unit at a time, by whomever they were started, are taken for one.
+    """
 
     proc: Path = Path("/proc")
     seen: dict[str, list[tuple[float, int]]] = field(default_factory=lambda: defaultdict(list))
